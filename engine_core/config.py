@@ -1,0 +1,40 @@
+"""The typed configuration of an engine core. Torch-free: the command line, the server and the offline API fill it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
+LoadFormat = Literal["auto", "safetensors", "pt", "dummy"]
+SchedulingPolicy = Literal["fcfs", "priority"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Everything an engine core must know before it starts."""
+
+    model: str
+    """Directory of the model (a hub name is resolved before it comes here)."""
+    dtype: Dtype = "auto"
+    max_model_len: int | None = None
+    """Longest prompt plus output, in tokens; None: what the model was made for."""
+    load_format: LoadFormat = "auto"
+    seed: int = 0
+    """Seed of the weights that `load_format="dummy"` makes up."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    block_size: int = 16
+    """Tokens of a block of the KV cache."""
+    kv_cache_memory_bytes: int | None = None
+    """Size of the KV cache; None: chosen from free memory."""
+    num_blocks: int | None = None
+    """Number of blocks of the KV cache, whatever the memory says."""
+    gpu_memory_utilization: float = 0.92
+    max_num_seqs: int = 256
+    """Requests that run at once."""
+    max_num_batched_tokens: int = 2048
+    """Token budget of a step."""
+    enable_prefix_caching: bool = True
+    scheduling_policy: SchedulingPolicy = "fcfs"
+    num_threads: int | None = None
+    """Threads of the CPU kernels; None: one a core."""

@@ -1,0 +1,71 @@
+"""The one place that knows what differs between devices: which kernels run, and how much memory there is."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from ..kernels.paged_attention import PagedAttention
+from ..kernels.reference import ReferenceAttention, ReferenceSampling
+from ..kernels.sampling import SamplingKernel
+from .config import EngineConfig
+
+
+@dataclass(frozen=True)
+class Device:
+    """A torch device and the kernels that serve it."""
+
+    torch_device: torch.device
+    num_threads: int
+    attention: PagedAttention | ReferenceAttention
+    gpu_memory_utilization: float
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.torch_device.type == "cpu"
+
+    def sampling_kernel(self, vocab_size: int) -> SamplingKernel | ReferenceSampling:
+        """The kernel that chooses tokens from logits [num_rows, vocab_size]."""
+        return SamplingKernel(vocab_size, self.num_threads) if self.is_cpu else ReferenceSampling()
+
+    def free_memory(self) -> int:
+        """Bytes that may be used for the KV cache when nothing else says how many."""
+        if self.is_cpu:
+            return int(0.5 * _available_memory())
+        free, total = torch.cuda.mem_get_info(self.torch_device)
+        return max(0, int(free - (1 - self.gpu_memory_utilization) * total))
+
+
+def open_device(config: EngineConfig) -> Device:
+    """The device that the configuration names; "auto" takes a GPU where there is one."""
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    num_threads = config.num_threads or len(os.sched_getaffinity(0))
+    if name == "cpu":
+        torch.set_num_threads(num_threads)
+    return Device(
+        torch_device=torch.device(name),
+        num_threads=num_threads,
+        attention=PagedAttention(num_threads) if name == "cpu" else ReferenceAttention(),
+        gpu_memory_utilization=config.gpu_memory_utilization,
+    )
+
+
+def _available_memory() -> int:
+    """Bytes that this process may still take: what the system has, or the container's limit leaves."""
+    available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:
+        with open("/proc/meminfo") as meminfo:
+            for line in meminfo:
+                if line.startswith("MemAvailable:"):
+                    available = int(line.split()[1]) * 1024
+        with open("/sys/fs/cgroup/memory.max") as maximum, open("/sys/fs/cgroup/memory.current") as current:
+            limit = maximum.read().strip()
+            if limit != "max":
+                available = min(available, int(limit) - int(current.read()))
+    except OSError:
+        pass
+    return available

@@ -1,0 +1,20 @@
+"""Errors that a caller can cause, with the facts they carry. Torch-free: shared by the front-end and the engine."""
+
+from __future__ import annotations
+
+
+class InvalidRequestError(ValueError):
+    """A value of a request is wrong. `param` is the name of the field; the message names the limit."""
+
+    def __init__(self, param: str | None, message: str) -> None:
+        super().__init__(message)
+        self.param = param
+        self.message = message
+
+
+class UnsupportedModelError(RuntimeError):
+    """The model cannot be served correctly; the message says why and what to do."""
+
+
+class EngineDeadError(RuntimeError):
+    """The engine core stopped; the request it was serving cannot be finished."""

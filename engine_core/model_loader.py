@@ -1,0 +1,171 @@
+"""Loads a model with transformers' own code and prepares it for paged execution.
+
+Order of things: read the config, build the class with our attention function, probe it with one token (which refuses
+models that would answer wrongly), then replace slow parts by fast ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from . import model_surgery
+from .attention import AttentionLayers
+from .config import EngineConfig
+from .device import Device
+from .errors import UnsupportedModelError
+
+logger = logging.getLogger(__name__)
+
+_DTYPES = {
+    "half": torch.float16,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float": torch.float32,
+    "float32": torch.float32,
+}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run, and its attention."""
+
+    model: Any
+    config: Any
+    """The text part of the transformers config."""
+    dtype: torch.dtype
+    attention: AttentionLayers
+    architecture: str
+
+
+def load_model(
+    config: EngineConfig, device: Device, max_model_len: int, progress: Callable[[str], None]
+) -> LoadedModel:
+    """Load `config.model`.
+
+    Raises `UnsupportedModelError` when it cannot be served rightly, OSError when its files cannot be read.
+    """
+    transformers.utils.logging.set_verbosity_error()
+    hf_config = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
+    architecture = (hf_config.architectures or [type(hf_config).__name__])[0]
+    if getattr(hf_config, "is_encoder_decoder", False):
+        raise UnsupportedModelError(
+            f"{architecture} is an encoder-decoder model; only decoder models are served."
+        )
+    dtype = _choose_dtype(config, hf_config, device, progress)
+    attention = AttentionLayers(device.attention)
+    started = time.monotonic()
+    progress(f"Loading {architecture} in {_name(dtype)} on {device.torch_device}.")
+    model = _build(config, hf_config, architecture, dtype, attention.name)
+    model = model.to(device.torch_device).eval().requires_grad_(False)
+    text_config = model.config.get_text_config()
+    _pin_rope(model, max_model_len)
+    _probe(model, attention, architecture, text_config.num_hidden_layers, device)
+    if device.is_cpu:
+        model_surgery.operate(model, device.num_threads)
+    size = sum(p.numel() for p in model.parameters())
+    progress(f"Loaded {architecture} in {time.monotonic() - started:.1f} s.")
+    logger.debug("%d parameters stay with torch's own layers.", size)
+    return LoadedModel(model, text_config, dtype, attention, architecture)
+
+
+def longest_context(hf_config: Any) -> int:
+    """The longest sequence that the model's positions were made for."""
+    names = (
+        "max_position_embeddings",
+        "n_positions",
+        "max_seq_len",
+        "n_ctx",
+        "seq_length",
+        "max_sequence_length",
+    )
+    lengths = [value for name in names if isinstance(value := getattr(hf_config, name, None), int)]
+    return min(lengths) if lengths else 2048
+
+
+def _choose_dtype(
+    config: EngineConfig, hf_config: Any, device: Device, progress: Callable[[str], None]
+) -> torch.dtype:
+    if config.dtype != "auto":
+        return _DTYPES[config.dtype]
+    stored = getattr(hf_config, "dtype", None) or getattr(hf_config.get_text_config(), "dtype", None)
+    if isinstance(stored, str):
+        stored = getattr(torch, stored)
+    if stored is None:
+        stored = torch.float32
+    if device.is_cpu and stored == torch.float16:
+        progress(
+            "The checkpoint is in float16, which CPUs compute slowly: using bfloat16 (--dtype float16 keeps it)."
+        )
+        return torch.bfloat16
+    return stored
+
+
+def _build(
+    config: EngineConfig, hf_config: Any, architecture: str, dtype: torch.dtype, attention_name: str
+) -> Any:
+    try:
+        if config.load_format == "dummy":
+            torch.manual_seed(config.seed)
+            return AutoModelForCausalLM.from_config(
+                hf_config, dtype=dtype, attn_implementation=attention_name
+            )
+        return AutoModelForCausalLM.from_pretrained(
+            config.model,
+            config=hf_config,
+            dtype=dtype,
+            attn_implementation=attention_name,
+            use_safetensors={"safetensors": True, "pt": False}.get(config.load_format),
+            local_files_only=True,
+        )
+    except ValueError as error:
+        text = str(error)
+        if "does not support" in text or "Unrecognized configuration class" in text:
+            raise UnsupportedModelError(
+                f"{architecture} cannot be served: transformers has no causal language model of this kind whose "
+                f"attention can be replaced ({text.splitlines()[0][:200]})."
+            ) from None
+        raise
+
+
+def _probe(
+    model: Any, attention: AttentionLayers, architecture: str, num_layers: int, device: Device
+) -> None:
+    """Run one token through the model to see which layers call our attention, and how."""
+    token = torch.zeros(1, 1, dtype=torch.long, device=device.torch_device)
+    try:
+        with torch.inference_mode():
+            model(input_ids=token, position_ids=token, use_cache=False)
+    except UnsupportedModelError:
+        raise
+    except Exception as error:
+        raise UnsupportedModelError(
+            f"{architecture} cannot be served: it failed on one token with the paged attention ({error})."
+        ) from error
+    attention.check_layers(architecture, num_layers)
+
+
+def _pin_rope(model: torch.nn.Module, max_model_len: int) -> None:
+    """Fix rotary embeddings that would choose their frequencies by the longest sequence of the batch.
+
+    Such a choice would make one request's tokens depend on the others. It is made once, for sequences of
+    `max_model_len`, and the per-forward update is switched off.
+    """
+    for module in model.modules():
+        rope_type = getattr(module, "rope_type", None)
+        if not isinstance(rope_type, str) or rope_type not in ("dynamic", "longrope"):
+            continue
+        positions = torch.tensor([[max_model_len - 1]])
+        module(torch.zeros(1, 1, 1), positions)
+        module.rope_type = "pinned"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,140 @@
+"""RMSNorm (Zhang and Sennrich, arXiv:1910.07467) on the CPU: one pass a row instead of six tensor operations.
+
+The sum of squares of a row is taken in one fixed order, so a row's result does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numba import njit
+
+from . import openmp
+from .simd import (
+    LANES,
+    add_squares_16,
+    address_of,
+    atomic_add,
+    copy_16,
+    fill_16,
+    load_f32,
+    load_f64,
+    load_u16,
+    multiply_16,
+    narrow,
+    narrow_16,
+    round_16,
+    scale_16,
+    store_f32,
+    store_u16,
+    sum_of_16,
+    widen,
+    widen_16,
+)
+
+
+class RMSNormKernel:
+    """`y = x / sqrt(mean(x²) + eps) * weight` over the last dimension, computed in float32.
+
+    `round_before_weight`: round the normalised value to the dtype of x before it meets the weight (Llama's way), or
+    multiply in float32 and round once (Gemma's way).
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, eps: float, *, round_before_weight: bool, num_threads: int
+    ) -> None:
+        self._weight = weight.detach().to(torch.float32).contiguous()
+        self._num_threads = num_threads
+        self._kernel = openmp.compile_kernel(_rms_norm)
+        self._arguments = openmp.KernelArguments(12)
+        v = self._arguments.values
+        v[2] = self._weight.numel()
+        v[5] = self._weight.data_ptr()
+        v[6:7].view(np.float64)[0] = eps
+        v[7] = round_before_weight
+        self._scratch = torch.empty(num_threads * self._weight.numel() + LANES * num_threads)
+        v[8] = self._scratch.data_ptr()
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [..., size] in bfloat16 or float32, to the same shape and dtype."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        v = self._arguments.values
+        size = self._weight.numel()
+        v[0] = 0
+        v[1] = 0
+        v[3] = x.data_ptr()
+        v[4] = out.data_ptr()
+        v[9] = x.numel() // size
+        v[10] = x.dtype == torch.bfloat16
+        openmp.run(self._kernel, self._arguments, 1 if x.numel() < 32_768 else self._num_threads)
+        return out
+
+
+ROWS_PER_ITEM = 8
+
+
+def _rms_norm(args):
+    """Kernel: normalise rows; items are groups of rows."""
+    base = address_of(args)
+    size, num_rows, bfloat16 = args[2], args[9], args[10]
+    scratch = args[8] + 4 * (size + LANES) * atomic_add(base + 8, 1)
+    while True:
+        first = atomic_add(base, 1) * ROWS_PER_ITEM
+        if first >= num_rows:
+            return
+        for row in range(first, min(first + ROWS_PER_ITEM, num_rows)):
+            if bfloat16 != 0:
+                _normalise_bfloat16(args[3] + 2 * row * size, args[4] + 2 * row * size, args, scratch)
+            else:
+                _normalise_float32(args[3] + 4 * row * size, args[4] + 4 * row * size, args, scratch)
+
+
+@njit(error_model="numpy")
+def _normalise_bfloat16(source, target, args, scratch):
+    size, weight = args[2], args[5]
+    whole = size - size % LANES
+    values, sums = scratch + 4 * LANES, scratch
+    fill_16(sums, np.float32(0.0))
+    for i in range(0, whole, LANES):
+        widen_16(values + 4 * i, source + 2 * i)
+        add_squares_16(sums, values + 4 * i)
+    total = sum_of_16(sums)
+    for i in range(whole, size):
+        value = widen(load_u16(source + 2 * i))
+        store_f32(values + 4 * i, value)
+        total += value * value
+    scale = np.float32(1.0 / math.sqrt(total / size + load_f64(address_of(args) + 48)))
+    for i in range(0, whole, LANES):
+        scale_16(values + 4 * i, scale)
+        if args[7] != 0:
+            round_16(values + 4 * i)
+        multiply_16(values + 4 * i, weight + 4 * i)
+        narrow_16(target + 2 * i, values + 4 * i)
+    for i in range(whole, size):
+        value = load_f32(values + 4 * i) * scale
+        if args[7] != 0:
+            value = widen(narrow(value))
+        store_u16(target + 2 * i, narrow(value * load_f32(weight + 4 * i)))
+
+
+@njit(error_model="numpy")
+def _normalise_float32(source, target, args, scratch):
+    size, weight = args[2], args[5]
+    whole = size - size % LANES
+    fill_16(scratch, np.float32(0.0))
+    for i in range(0, whole, LANES):
+        add_squares_16(scratch, source + 4 * i)
+    total = sum_of_16(scratch)
+    for i in range(whole, size):
+        value = load_f32(source + 4 * i)
+        total += value * value
+    scale = np.float32(1.0 / math.sqrt(total / size + load_f64(address_of(args) + 48)))
+    for i in range(0, whole, LANES):
+        copy_16(target + 4 * i, source + 4 * i)
+        scale_16(target + 4 * i, scale)
+        multiply_16(target + 4 * i, weight + 4 * i)
+    for i in range(whole, size):
+        store_f32(target + 4 * i, load_f32(source + 4 * i) * scale * load_f32(weight + 4 * i))
