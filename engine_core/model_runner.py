@@ -115,7 +115,9 @@ class ModelRunner:
             device, torch.long
         )
         ids = torch.tensor(token_ids, device=device)
-        keep = 0 if len(wanted) == len(token_ids) else torch.tensor(wanted, device=device)
+        everything = len(wanted) == len(token_ids) and wanted == list(range(len(token_ids)))
+        # A step of prompt chunks alone wants nothing; one row is computed then, since the layers know no empty input.
+        keep = 0 if everything else torch.tensor(wanted or [0], device=device)
         self._attention.set_batch(batch)
         output = self._model(
             input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep

@@ -52,8 +52,7 @@ class Request:
     stop_token_ids: frozenset[int] = frozenset()
     """Tokens that end it: those asked for and, unless ignored, EOS."""
     num_prompt_logprobs: int = 0
-    """Prompt logprobs already sent, those of positions 1, 2, …; they are not sent again after a preemption.
-    """
+    """Prompt logprobs already sent, those of positions 1, 2, …; they are not sent again after a preemption."""
     has_output: bool = False
     """Whether anything was sent of it."""
 

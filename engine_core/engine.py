@@ -1,0 +1,166 @@
+"""The engine core: requests go in, each step brings tokens out. Synchronous and without a socket.
+
+The engine process turns it in its busy loop (`engine_process`), the offline API in its own process. One step
+is schedule → run the model → update.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from .config import EngineConfig
+from .errors import UnsupportedModelError
+from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
+from .request import Request
+from .scheduler import ClientOutputs, Scheduler
+from .step import RequestResult, Runner, ScheduledRequest
+
+logger = logging.getLogger(__name__)
+
+
+def build_engine_core(config: EngineConfig, progress: Callable[[str], None] = logger.info) -> EngineCore:
+    """Load the model and make the core around it. `progress` gets a line for each thing that takes long.
+
+    Raises `UnsupportedModelError` when the model cannot be served rightly.
+    """
+    if not Path(config.model, "config.json").is_file():
+        raise UnsupportedModelError(f"{config.model} is not the directory of a model: it has no config.json.")
+    # Here and not above: it brings torch, which whoever only imports this module does not want to wait for.
+    from .model_runner import ModelRunner
+
+    return EngineCore(ModelRunner(config, progress), config)
+
+
+class EngineCore:
+    """Serves requests of several clients with one model.
+
+    Nothing that a request holds or causes raises: what is wrong with it comes back as its output, with the
+    finish reason "error".
+    """
+
+    def __init__(self, runner: Runner, config: EngineConfig) -> None:
+        self._runner = runner
+        self._enable_prefix_caching = config.enable_prefix_caching
+        num_slots = runner.num_blocks * runner.block_size
+        self.max_model_len = min(runner.max_model_len, num_slots)
+        if self.max_model_len < runner.max_model_len:
+            logger.warning(
+                "The KV cache holds %d tokens: max_model_len is lowered from %d to %d.",
+                num_slots,
+                runner.max_model_len,
+                self.max_model_len,
+            )
+        self._scheduler = Scheduler(
+            config,
+            num_blocks=runner.num_blocks,
+            block_size=runner.block_size,
+            max_model_len=self.max_model_len,
+        )
+        self._num_requests = 0
+        self._answered: ClientOutputs = {}
+        """Outputs of requests that ended without a step, to go out with the next one."""
+
+    def describe(self) -> EngineReady:
+        """What a front-end must know of this engine."""
+        return EngineReady(
+            max_model_len=self.max_model_len,
+            vocab_size=self._runner.vocab_size,
+            num_blocks=self._runner.num_blocks,
+            block_size=self._runner.block_size,
+            dtype=self._runner.dtype,
+            enable_prefix_caching=self._enable_prefix_caching,
+        )
+
+    def add_request(self, message: EngineRequest, client: bytes = b"") -> None:
+        """Queue a request. One that cannot be served is answered with an error by the next step."""
+        error = self._error_in(message, client)
+        if error is not None:
+            self._answer(client, EngineOutput(message.key, [], "error", error=error))
+        elif message.output_token_ids and self._is_complete(message):
+            self._answer(client, EngineOutput(message.key, [], "length"))
+        else:
+            self._num_requests += 1
+            self._scheduler.add(Request.from_message(message, client, self._num_requests))
+
+    def abort(self, client: bytes, keys: Iterable[int]) -> None:
+        """Forget requests; nothing more comes of them. Unknown keys are passed over."""
+        self._scheduler.abort(client, keys)
+        self._forget_released()
+
+    def abort_client(self, client: bytes) -> list[int]:
+        """Forget all requests of a client; their keys."""
+        keys = self._scheduler.abort_client(client)
+        self._forget_released()
+        return keys
+
+    def has_unfinished(self) -> bool:
+        """Whether a step would bring anything."""
+        return bool(self._answered) or self._scheduler.has_unfinished()
+
+    def step(self) -> ClientOutputs:
+        """Compute the next tokens of some requests; what to tell each client."""
+        outputs, self._answered = self._answered, {}
+        scheduled = self._scheduler.schedule()
+        if scheduled:
+            results = self._execute(scheduled)
+            if results is None:
+                step_outputs = self._scheduler.fail(scheduled, "The engine failed to compute this request.")
+            else:
+                step_outputs = self._scheduler.update(scheduled, results)
+            self._forget_released()
+            for client, client_outputs in step_outputs.items():
+                outputs.setdefault(client, []).extend(client_outputs)
+        return outputs
+
+    def stats(self) -> EngineStats:
+        return self._scheduler.stats()
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix that no running request holds."""
+        self._scheduler.reset_prefix_cache()
+
+    def _execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult] | None:
+        """Run the model; None when it failed."""
+        try:
+            self._forget_released()
+            results = self._runner.execute(scheduled)
+            if len(results) != len(scheduled):
+                raise RuntimeError(f"{len(scheduled)} requests were scheduled, {len(results)} results came back.")
+        except Exception:
+            logger.exception("A step of %d requests failed; they are ended, the others go on.", len(scheduled))
+            return None
+        return results
+
+    def _answer(self, client: bytes, output: EngineOutput) -> None:
+        self._answered.setdefault(client, []).append(output)
+
+    def _forget_released(self) -> None:
+        released = self._scheduler.take_released()
+        if released:
+            self._runner.forget(released)
+
+    def _error_in(self, message: EngineRequest, client: bytes) -> str | None:
+        """Why a request cannot be served. The front-end checks more, and earlier; here is what would do harm."""
+        if self._scheduler.has(client, message.key):
+            return f"A request with the key {message.key} is already running."
+        if not message.prompt_token_ids:
+            return "The prompt is empty."
+        num_tokens = len(message.prompt_token_ids)
+        # The last token of a full context is never fed back, but there must be room for it.
+        num_needed = num_tokens + (message.params.max_tokens != 0)
+        if num_needed > self.max_model_len:
+            return f"The prompt has {num_tokens} tokens; with the output, max_model_len is {self.max_model_len}."
+        for token_ids in (message.prompt_token_ids, message.output_token_ids):
+            if token_ids and not (min(token_ids) >= 0 and max(token_ids) < self._runner.vocab_size):
+                return f"A token id is outside of the vocabulary of {self._runner.vocab_size}."
+        return None
+
+    def _is_complete(self, message: EngineRequest) -> bool:
+        """Whether the tokens that another engine generated are all that was asked for."""
+        num_output_tokens = len(message.output_token_ids)
+        max_tokens = message.params.max_tokens
+        return (max_tokens is not None and num_output_tokens >= max_tokens) or len(
+            message.prompt_token_ids
+        ) + num_output_tokens >= self.max_model_len

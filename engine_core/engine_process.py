@@ -1,0 +1,247 @@
+"""The engine's process: `python -m zqserve.engine_core.engine_process`, started by the launcher.
+
+Reads an `EngineProcessArgs` as JSON from standard input, loads the model, and then turns one loop: drain the
+socket, step, send each front-end what the step brought it. Idle, it sleeps in poll. It ends with exit code 0
+on SIGTERM and SIGINT, and dies with its parent. Importing this module does not bring torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from types import FrameType
+from typing import NoReturn
+
+import msgspec
+import zmq
+
+from .config import EngineConfig
+from .engine import EngineCore, build_engine_core
+from .errors import UnsupportedModelError
+from .messages import (
+    AbortRequests,
+    EngineOutput,
+    EngineRequest,
+    FromEngine,
+    Heartbeat,
+    Hello,
+    ResetPrefixCache,
+    StepOutputs,
+)
+from .wire import WireError, pack, unpack_to_engine
+
+logger = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 1.0
+MAX_MESSAGES_PER_STEP = 256
+"""So that a burst of arrivals does not hold up the streams that run."""
+SEND_HIGH_WATER_MARK = 10_000
+"""Messages, one a step, that wait for a front-end before it counts as stalled."""
+RECEIVE_HIGH_WATER_MARK = 100_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineProcessArgs:
+    """What the launcher writes to the process's standard input, as JSON."""
+
+    config: EngineConfig
+    address: str
+    """Endpoint to bind, `ipc://` in a folder that only this user may enter."""
+    parent_pid: int | None = None
+    """The process to die with: the one whose main thread started this one."""
+    log_level: str = "info"
+
+
+def main() -> int:
+    """Run the engine until a signal ends it; the exit code."""
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    args = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineProcessArgs)
+    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    if args.parent_pid is not None:
+        _die_with(args.parent_pid)
+    _name_process(b"zqserve-engine")
+
+    context = zmq.Context()
+    try:
+        # Bound before the model loads, so that what front-ends say meanwhile waits here.
+        socket = bind_socket(context, args.address)
+        core = build_engine_core(args.config)
+        # What has been loaded stays: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        EngineServer(core, socket).run()
+    except UnsupportedModelError as error:
+        logger.error("%s", error)
+        return 1
+    except Exception:
+        logger.exception("The engine stopped.")
+        return 1
+    finally:
+        context.destroy(linger=0)
+
+
+def bind_socket(
+    context: zmq.Context[zmq.Socket[bytes]], address: str, *, send_high_water_mark: int = SEND_HIGH_WATER_MARK
+) -> zmq.Socket[bytes]:
+    """The engine's ROUTER. A send to a peer that is gone or full fails, instead of being dropped in silence."""
+    socket = context.socket(zmq.ROUTER)
+    socket.set(zmq.ROUTER_MANDATORY, 1)
+    socket.set(zmq.SNDHWM, send_high_water_mark)
+    socket.set(zmq.RCVHWM, RECEIVE_HIGH_WATER_MARK)
+    socket.set(zmq.LINGER, 0)
+    socket.bind(address)
+    return socket
+
+
+class EngineServer:
+    """The busy loop around an `EngineCore`.
+
+    A front-end that vanished has its requests aborted. So has one that does not read for
+    `SEND_HIGH_WATER_MARK` steps; should it read again, it is told of each request that it lost. The loop
+    never waits for a front-end.
+    """
+
+    def __init__(self, core: EngineCore, socket: zmq.Socket[bytes]) -> None:
+        self._core = core
+        self._socket = socket
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._clients: set[bytes] = set()
+        self._lost_requests: dict[bytes, list[int]] = {}
+        """Keys of aborted requests of which a stalled front-end does not know yet."""
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+        self._num_rejected = 0
+        self._num_rejected_reported = 0
+
+    def run(self) -> NoReturn:
+        """Turn the loop for ever; a signal ends the process."""
+        while True:
+            self.turn()
+
+    def turn(self) -> None:
+        """Take in what has arrived, compute one step, send. Waits up to a heartbeat when there is no work."""
+        if not self._core.has_unfinished():
+            seconds = max(0.0, self._next_heartbeat - time.monotonic())
+            self._poller.poll(math.ceil(seconds * 1000))
+        self._drain()
+        if self._core.has_unfinished():
+            outputs = self._core.step()
+            if outputs:
+                stats = self._core.stats()
+                for client, client_outputs in outputs.items():
+                    self._send(client, StepOutputs(client_outputs, stats))
+        if time.monotonic() >= self._next_heartbeat:
+            self._beat()
+
+    def _drain(self) -> None:
+        for _ in range(MAX_MESSAGES_PER_STEP):
+            try:
+                client, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._clients.add(client)
+            try:
+                message = unpack_to_engine(frames)
+            except WireError as error:
+                self._reject(error)
+                continue
+            if isinstance(message, EngineRequest):
+                self._core.add_request(message, client)
+            elif isinstance(message, AbortRequests):
+                self._core.abort(client, message.keys)
+            elif isinstance(message, Hello):
+                self._send(client, self._core.describe())
+            elif isinstance(message, ResetPrefixCache):
+                self._core.reset_prefix_cache()
+
+    def _beat(self) -> None:
+        self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
+        stats = self._core.stats()
+        for client, keys in list(self._lost_requests.items()):
+            error = "The front-end did not read its answers for too long."
+            lost = [EngineOutput(key, [], "error", error=error) for key in keys]
+            if self._send(client, StepOutputs(lost, stats)):
+                self._lost_requests.pop(client, None)
+        heartbeat = Heartbeat(stats)
+        for client in list(self._clients):
+            self._send(client, heartbeat)
+        if self._num_rejected > self._num_rejected_reported:
+            logger.warning("%d messages were dropped so far because they make no sense.", self._num_rejected)
+            self._num_rejected_reported = self._num_rejected
+
+    def _send(self, client: bytes, message: FromEngine) -> bool:
+        """Hand a message to a front-end without waiting; False when it is gone or does not read."""
+        try:
+            self._socket.send_multipart([client, *pack(message)], zmq.NOBLOCK)
+            return True
+        except zmq.Again:
+            self._stalled(client, message)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._gone(client)
+        return False
+
+    def _stalled(self, client: bytes, message: FromEngine) -> None:
+        """Stop working for a front-end whose queue is full; its tokens would pile up."""
+        keys = self._core.abort_client(client)
+        if isinstance(message, StepOutputs):
+            keys += [output.key for output in message.outputs if output.finish_reason is not None]
+        if keys:
+            known = self._lost_requests.get(client, [])
+            if not known:
+                logger.warning("A front-end does not read its answers: %d requests are aborted.", len(keys))
+            self._lost_requests[client] = list(dict.fromkeys(known + keys))
+
+    def _gone(self, client: bytes) -> None:
+        keys = self._core.abort_client(client)
+        self._clients.discard(client)
+        self._lost_requests.pop(client, None)
+        logger.info("A front-end is gone; %d of its requests are aborted.", len(keys))
+
+    def _reject(self, error: WireError) -> None:
+        self._num_rejected += 1
+        if self._num_rejected == 1:
+            logger.warning("A message was dropped: %s. More of them are counted.", error)
+            self._num_rejected_reported = 1
+
+
+def _exit(signal_number: int, frame: FrameType | None) -> None:
+    """End the process at once: it holds nothing that outlives it.
+
+    No SystemExit, which a library that is being imported or a destructor may swallow.
+    """
+    os._exit(0)
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends, however that ends."""
+    pr_set_pdeathsig = 1
+    _prctl(pr_set_pdeathsig, signal.SIGKILL)
+    # The parent may have ended before the line above.
+    if os.getppid() != parent_pid:
+        raise SystemExit(0)
+
+
+def _name_process(name: bytes) -> None:
+    """The name that `ps` and `top` show, at most 15 bytes."""
+    pr_set_name = 15
+    _prctl(pr_set_name, ctypes.create_string_buffer(name))
+
+
+def _prctl(option: int, argument: ctypes.Array[ctypes.c_char] | int) -> None:
+    """Linux only; elsewhere nothing happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+"""Which tokens of which requests the next step computes, and what its results mean for them.
+
+Owns the requests and, through the `KVCacheManager`, the blocks; touches no tensor. There is no prefill or
+decode phase: each request has `num_computed_tokens` chasing its number of tokens, and a step has one budget
+of tokens.
+
+`schedule()` before a step and `update()` (or `fail()`) after it, with nothing in between.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import insort
+from collections.abc import Iterable, Sequence
+
+from .config import EngineConfig
+from .kv_cache_manager import KVCacheManager
+from .messages import EngineOutput, EngineStats, FinishReason
+from .request import Request, RequestStatus
+from .step import RequestResult, ScheduledRequest
+from .waiting_queue import WaitingQueue
+
+ClientOutputs = dict[bytes, list[EngineOutput]]
+
+
+class Scheduler:
+    """Continuous batching with chunked prefill, prefix sharing and preemption by recomputation.
+
+    Invariants: a request is running (in `_running`, sorted in the order of the policy) or waiting (in
+    `_waiting`), and only a running one holds blocks; the sequence of any request fits into the pool, so the
+    first of the running can always go on and every request ends.
+    """
+
+    def __init__(self, config: EngineConfig, *, num_blocks: int, block_size: int, max_model_len: int) -> None:
+        for name in ("max_num_seqs", "max_num_batched_tokens"):
+            if getattr(config, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
+        if max_model_len > num_blocks * block_size:
+            raise ValueError(f"{num_blocks} blocks of {block_size} tokens cannot hold {max_model_len} tokens.")
+        self._max_num_seqs = config.max_num_seqs
+        self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._max_model_len = max_model_len
+        self._by_priority = config.scheduling_policy == "priority"
+        self._kv_cache = KVCacheManager(num_blocks, block_size, enable_prefix_caching=config.enable_prefix_caching)
+        self._requests: dict[bytes, dict[int, Request]] = {}
+        self._running: list[Request] = []
+        self._waiting = WaitingQueue(self._order)
+        self._released: list[Request] = []
+        self._prefix_cache_queries = 0
+        self._prefix_cache_hits = 0
+        self._num_preemptions = 0
+        self._num_steps = 0
+        self._num_step_tokens = 0
+
+    def add(self, request: Request) -> None:
+        """Queue a request whose key is new to its client and whose sequence can grow within `max_model_len`."""
+        self._requests.setdefault(request.client, {})[request.message.key] = request
+        self._waiting.push(request)
+
+    def has(self, client: bytes, key: int) -> bool:
+        """Whether the client has an unfinished request of that key."""
+        return key in self._requests.get(client, ())
+
+    def has_unfinished(self) -> bool:
+        return bool(self._requests)
+
+    def abort(self, client: bytes, keys: Iterable[int]) -> None:
+        """Forget requests; unknown and finished ones are passed over."""
+        requests = self._requests.get(client, {})
+        aborted = [requests[key] for key in dict.fromkeys(keys) if key in requests]
+        for request in aborted:
+            self._remove(request)
+        if aborted:
+            self._drop_finished()
+
+    def abort_client(self, client: bytes) -> list[int]:
+        """Forget all requests of a client; their keys."""
+        keys = list(self._requests.get(client, ()))
+        self.abort(client, keys)
+        return keys
+
+    def schedule(self) -> list[ScheduledRequest]:
+        """The work of the next step, in an order in which a request may read what an earlier one writes.
+
+        At most `max_num_batched_tokens` tokens of at most `max_num_seqs` requests, at least one token of
+        each. Empty only when there is no request.
+        """
+        scheduled: list[ScheduledRequest] = []
+        budget = self._max_num_batched_tokens
+        running = self._running
+        kv_cache = self._kv_cache
+
+        # Running requests first, each its next chunk. Who gets no block takes those of the last in the order,
+        # which is not scheduled yet: so what a step has been promised is never taken back.
+        index = 0
+        while index < len(running) and budget > 0:
+            request = running[index]
+            num_new_tokens = len(request.token_ids) - request.num_computed_tokens
+            if num_new_tokens > budget:
+                num_new_tokens = budget
+            if not kv_cache.extend(request, num_new_tokens):
+                self._preempt(running.pop())
+                continue
+            scheduled.append(ScheduledRequest(request, num_new_tokens))
+            budget -= num_new_tokens
+            index += 1
+
+        # Waiting requests in order, while there is room. One that does not fit holds up those behind it:
+        # overtaking would let small requests starve a large one. One that was preempted just now needs more than
+        # is left of the blocks it gave up, so it is not among the admitted.
+        now = time.time()
+        while budget > 0 and len(running) < self._max_num_seqs:
+            request = self._waiting.first()
+            # One spare block for each running request, or the newcomer would be preempted when one grows.
+            if request is None or not kv_cache.admit(request, num_spare_blocks=len(running)):
+                break
+            self._waiting.pop()
+            self._start(request, now)
+            num_new_tokens = min(len(request.token_ids) - request.num_computed_tokens, budget)
+            kv_cache.extend(request, num_new_tokens)
+            scheduled.append(ScheduledRequest(request, num_new_tokens))
+            budget -= num_new_tokens
+
+        self._num_steps += bool(scheduled)
+        self._num_step_tokens += self._max_num_batched_tokens - budget
+        return scheduled
+
+    def update(self, scheduled: Sequence[ScheduledRequest], results: Sequence[RequestResult]) -> ClientOutputs:
+        """Take in what the step brought and end the requests that are done; what to tell each client."""
+        outputs: ClientOutputs = {}
+        any_finished = False
+        for work, result in zip(scheduled, results, strict=True):
+            request = work.request
+            output = self._advance(request, work.num_new_tokens, result)
+            if output is None:
+                continue
+            client_outputs = outputs.get(request.client)
+            if client_outputs is None:
+                client_outputs = outputs[request.client] = []
+            client_outputs.append(output)
+            any_finished = any_finished or output.finish_reason is not None
+        if any_finished:
+            self._drop_finished()
+        return outputs
+
+    def fail(self, scheduled: Sequence[ScheduledRequest], error: str) -> ClientOutputs:
+        """End all requests of a step that went wrong, and trust nothing that it may have written."""
+        return self.update(scheduled, [RequestResult([], error=error) for _ in scheduled])
+
+    def take_released(self) -> list[Request]:
+        """Requests that stopped running since the last call: finished, aborted or preempted."""
+        released, self._released = self._released, []
+        return released
+
+    def reset_prefix_cache(self) -> None:
+        """Forget every cached prefix that no running request holds."""
+        self._kv_cache.reset_prefix_cache()
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            num_running=len(self._running),
+            num_waiting=len(self._waiting),
+            kv_cache_usage=self._kv_cache.usage,
+            prefix_cache_queries=self._prefix_cache_queries,
+            prefix_cache_hits=self._prefix_cache_hits,
+            num_preemptions=self._num_preemptions,
+            num_steps=self._num_steps,
+            num_step_tokens=self._num_step_tokens,
+        )
+
+    def _order(self, request: Request) -> tuple[int, int]:
+        """What runs and is admitted first; the last is preempted first."""
+        return (request.message.priority if self._by_priority else 0, request.sequence_number)
+
+    def _start(self, request: Request, now: float) -> None:
+        request.status = RequestStatus.RUNNING
+        insort(self._running, request, key=self._order)
+        if request.first_scheduled_time is None:
+            request.first_scheduled_time = now
+            request.num_cached_tokens = min(request.num_computed_tokens, request.num_prompt_tokens)
+            if self._kv_cache.enable_prefix_caching:
+                self._prefix_cache_queries += request.num_tokens
+                self._prefix_cache_hits += request.num_computed_tokens
+
+    def _preempt(self, request: Request) -> None:
+        self._kv_cache.free(request)
+        request.status = RequestStatus.PREEMPTED
+        request.num_preemptions += 1
+        self._num_preemptions += 1
+        self._released.append(request)
+        # It keeps its place in the order of arrival, so it is the first of its priority to come back.
+        self._waiting.push(request)
+
+    def _advance(self, request: Request, num_new_tokens: int, result: RequestResult) -> EngineOutput | None:
+        """Bring a request forward by one step; what to send of it, if anything."""
+        if result.error is not None:
+            self._kv_cache.discard(request)
+            self._remove(request)
+            return EngineOutput(request.message.key, [], "error", error=result.error)
+        prompt_logprobs = None
+        if result.prompt_logprobs:
+            num_sent = request.num_prompt_logprobs - request.num_computed_tokens
+            prompt_logprobs = result.prompt_logprobs[max(num_sent, 0) :] or None
+            request.num_prompt_logprobs += len(prompt_logprobs or ())
+        request.num_computed_tokens += num_new_tokens
+
+        finish_reason: FinishReason | None = None
+        stop_reason: int | None = None
+        token_ids = result.token_ids
+        logprobs = result.logprobs
+        if request.message.params.max_tokens == 0:
+            token_ids, logprobs = [], None
+            if request.num_computed_tokens == request.num_prompt_tokens:
+                finish_reason = "length"
+        elif token_ids:
+            num_tokens, finish_reason, stop_reason = self._append(request, token_ids)
+            if num_tokens < len(token_ids):
+                token_ids = token_ids[:num_tokens]
+                logprobs = logprobs and logprobs[:num_tokens]
+        if not token_ids and prompt_logprobs is None and finish_reason is None:
+            return None
+
+        output = EngineOutput(
+            request.message.key,
+            token_ids,
+            finish_reason,
+            stop_reason,
+            logprobs,
+            prompt_logprobs,
+            request.num_cached_tokens,
+        )
+        if not request.has_output:
+            request.has_output = True
+            output.queue_seconds = _queue_seconds(request)
+        if finish_reason is not None:
+            self._remove(request)
+        return output
+
+    def _append(self, request: Request, token_ids: list[int]) -> tuple[int, FinishReason | None, int | None]:
+        """Append sampled tokens up to the one that ends the sequence: their number, finish and stop reason."""
+        params = request.message.params
+        max_tokens = params.max_tokens
+        num_output_tokens = len(request.token_ids) - request.num_prompt_tokens
+        for index, token_id in enumerate(token_ids):
+            may_stop = num_output_tokens >= params.min_tokens
+            request.token_ids.append(token_id)
+            num_output_tokens += 1
+            if may_stop and token_id in request.stop_token_ids:
+                is_eos = token_id in request.message.eos_token_ids and not params.ignore_eos
+                return index + 1, "stop", None if is_eos else token_id
+            if num_output_tokens == max_tokens or len(request.token_ids) >= self._max_model_len:
+                return index + 1, "length", None
+        return len(token_ids), None, None
+
+    def _remove(self, request: Request) -> None:
+        """End a request; `_drop_finished` takes it out of the running ones."""
+        was_running = request.status is RequestStatus.RUNNING
+        request.status = RequestStatus.FINISHED
+        if was_running:
+            self._kv_cache.free(request)
+            self._released.append(request)
+        else:
+            self._waiting.count_ended()
+        requests = self._requests[request.client]
+        del requests[request.message.key]
+        if not requests:
+            del self._requests[request.client]
+
+    def _drop_finished(self) -> None:
+        self._running = [request for request in self._running if request.status is RequestStatus.RUNNING]
+
+
+def _queue_seconds(request: Request) -> float:
+    arrival_time = request.message.arrival_time
+    if not arrival_time or request.first_scheduled_time is None:
+        return 0.0
+    return max(0.0, request.first_scheduled_time - arrival_time)
