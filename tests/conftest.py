@@ -1,0 +1,19 @@
+"""What all tests share: a server on the demo model, started once and only when a test asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.running_server import RunningServer, start_server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server on the demo model, shared by all tests of the session."""
+    running = start_server(
+        tmp_path_factory.mktemp("server") / "log", "--max-num-seqs", "64", "--kv-cache-memory", "64M"
+    )
+    yield running
+    running.stop()

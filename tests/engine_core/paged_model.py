@@ -1,0 +1,163 @@
+"""A model without weights for the tests of scheduler and engine: it knows when the cache is wrong.
+
+The "key and value" of a position is a fingerprint of all tokens up to it. Each step writes the fingerprints
+of its positions into the blocks it was given, then reads every earlier position back: a block that was
+shared, evicted or overwritten wrongly shows at once. The next token follows from the last fingerprint alone,
+so whatever the schedule, a request must end with the tokens of `generate_alone`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from zqserve.engine_core.messages import EngineRequest, TokenLogprobs
+from zqserve.engine_core.request import Request, RequestStatus
+from zqserve.engine_core.step import RequestResult, ScheduledRequest
+
+EOS = 2
+VOCAB_SIZE = 64
+GARBAGE = -1
+
+
+class StepFailure(RuntimeError):
+    """What a model that breaks raises."""
+
+
+class PagedModel:
+    """Implements `zqserve.engine_core.step.Runner`."""
+
+    dtype = "float32"
+
+    def __init__(
+        self,
+        *,
+        num_blocks: int = 64,
+        block_size: int = 4,
+        max_model_len: int = 128,
+        max_num_batched_tokens: int = 2048,
+        max_num_seqs: int = 256,
+    ) -> None:
+        self.num_blocks = num_blocks
+        self.block_size = block_size
+        self.max_model_len = max_model_len
+        self.vocab_size = VOCAB_SIZE
+        self.fail_next_step = False
+        self.fail_next_request = False
+        self.live: dict[int, Request] = {}
+        """By sequence number: the requests that hold blocks."""
+        self.started: list[Request] = []
+        """In the order of their first step."""
+        self.steps: list[dict[int, int]] = []
+        """For each step, the new tokens of each request's key."""
+        self._max_num_batched_tokens = max_num_batched_tokens
+        self._max_num_seqs = max_num_seqs
+        self._slots = [[GARBAGE] * block_size for _ in range(num_blocks)]
+
+    def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
+        self._check_limits(scheduled)
+        assert all(request.status is RequestStatus.RUNNING for request in self.live.values()), "one was not forgotten"
+        self.steps.append({work.request.message.key: work.num_new_tokens for work in scheduled})
+        for work in scheduled:
+            if work.request.sequence_number not in self.live:
+                self.live[work.request.sequence_number] = work.request
+                if work.request.num_preemptions == 0:
+                    self.started.append(work.request)
+        self._write(scheduled)
+        if self.fail_next_step:
+            self.fail_next_step = False
+            raise StepFailure("the model broke")
+        for work in scheduled:
+            self._check_content(work)
+        results = [self._result(work) for work in scheduled]
+        if self.fail_next_request:
+            self.fail_next_request = False
+            results[-1] = RequestResult([], error="the sampler broke")
+        return results
+
+    def forget(self, requests: Iterable[Request]) -> None:
+        for request in requests:
+            del self.live[request.sequence_number]
+
+    def num_held_blocks(self) -> int:
+        """Distinct blocks of the requests that are not forgotten."""
+        return len({block_id for request in self.live.values() for block_id in request.block_ids})
+
+    def _check_limits(self, scheduled: list[ScheduledRequest]) -> None:
+        assert scheduled
+        assert len({id(work.request) for work in scheduled}) == len(scheduled) <= self._max_num_seqs
+        assert sum(work.num_new_tokens for work in scheduled) <= self._max_num_batched_tokens
+        for work in scheduled:
+            end = work.request.num_computed_tokens + work.num_new_tokens
+            assert work.num_new_tokens >= 1
+            assert end <= work.request.num_tokens <= self.max_model_len
+            assert end <= len(work.request.block_ids) * self.block_size
+            assert len(set(work.request.block_ids)) == len(work.request.block_ids)
+
+    def _write(self, scheduled: list[ScheduledRequest]) -> None:
+        writers: dict[int, Request] = {}
+        for work in scheduled:
+            request = work.request
+            for position in range(request.num_computed_tokens, request.num_computed_tokens + work.num_new_tokens):
+                block_id, offset = request.block_ids[position // self.block_size], position % self.block_size
+                assert writers.setdefault(block_id, request) is request, "two requests write into one block"
+                self._slots[block_id][offset] = GARBAGE if self.fail_next_step else self._fingerprint(request, position)
+
+    def _fingerprint(self, request: Request, position: int) -> int:
+        """Of the tokens up to a position: from the slot before it, as attention would have it."""
+        before = 0 if position == 0 else self._read(request, position - 1)
+        return next_fingerprint(before, request.token_ids[position])
+
+    def _read(self, request: Request, position: int) -> int:
+        return self._slots[request.block_ids[position // self.block_size]][position % self.block_size]
+
+    def _check_content(self, work: ScheduledRequest) -> None:
+        expected = 0
+        for position in range(work.request.num_computed_tokens + work.num_new_tokens):
+            expected = next_fingerprint(expected, work.request.token_ids[position])
+            assert self._read(work.request, position) == expected, f"wrong content at position {position}"
+
+    def _result(self, work: ScheduledRequest) -> RequestResult:
+        request = work.request
+        start, end = request.num_computed_tokens, request.num_computed_tokens + work.num_new_tokens
+        prompt_logprobs = None
+        if request.params.prompt_logprobs is not None:
+            prompt_logprobs = [
+                TokenLogprobs([request.token_ids[position]], [-float(position)], 1)
+                for position in range(start + 1, min(end + 1, request.num_prompt_tokens))
+            ]
+        if end < request.num_tokens:
+            return RequestResult([], prompt_logprobs=prompt_logprobs)
+        token_id = sample(self._read(request, end - 1))
+        logprobs = None if request.params.logprobs is None else [TokenLogprobs([token_id], [-1.0], 1)]
+        return RequestResult([token_id], logprobs, prompt_logprobs)
+
+
+def next_fingerprint(before: int, token_id: int) -> int:
+    return (before * 1_000_003 + token_id + 1) % (2**61 - 1)
+
+
+def sample(fingerprint: int) -> int:
+    """A token that depends on nothing but the tokens before it; now and then EOS."""
+    return fingerprint * 2_654_435_761 % (2**61 - 1) % VOCAB_SIZE
+
+
+def generate_alone(message: EngineRequest, max_model_len: int) -> tuple[list[int], str, int | None]:
+    """Output tokens, finish reason and stop reason of a request, by the plainest loop."""
+    params = message.params
+    fingerprint = 0
+    for token_id in message.prompt_token_ids:
+        fingerprint = next_fingerprint(fingerprint, token_id)
+    output: list[int] = []
+    if params.max_tokens == 0:
+        return output, "length", None
+    while True:
+        token_id = sample(fingerprint)
+        fingerprint = next_fingerprint(fingerprint, token_id)
+        output.append(token_id)
+        if len(output) > params.min_tokens:
+            if token_id in message.eos_token_ids and not params.ignore_eos:
+                return output, "stop", None
+            if token_id in (params.stop_token_ids or ()):
+                return output, "stop", token_id
+        if len(output) == params.max_tokens or len(message.prompt_token_ids) + len(output) == max_model_len:
+            return output, "length", None

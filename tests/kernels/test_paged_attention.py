@@ -1,0 +1,135 @@
+"""The compiled attention against plain torch, and the promise that a row's bits do not depend on its batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zqserve.kernels.paged_attention import PagedAttention, make_batch
+from zqserve.kernels.reference import ReferenceAttention
+
+
+@dataclass
+class Shape:
+    """One attention problem: `lens` are (tokens in the cache, tokens to compute) of each sequence."""
+
+    lens: list[tuple[int, int]]
+    num_kv_heads: int = 2
+    group: int = 2
+    head_dim: int = 16
+    value_dim: int = 16
+    block_size: int = 16
+    sliding_window: int = 0
+    softcap: float = 0.0
+    sinks: bool = False
+    dtype: torch.dtype = torch.float32
+
+
+def _attend(kernel: PagedAttention | ReferenceAttention, shape: Shape, states: list[list[torch.Tensor]]) -> torch.Tensor:
+    """Attention of the new tokens of every sequence; `states` are each sequence's queries, keys and values.
+
+    Blocks are handed out in a shuffled order, and what no token wrote holds NaN.
+    """
+    blocks_of = [-(-(context + new) // shape.block_size) for context, new in shape.lens]
+    order = np.random.default_rng(3).permutation(sum(blocks_of)).astype(np.int32)
+    table = np.zeros((len(shape.lens), max(blocks_of)), np.int32)
+    key_cache = torch.full((len(order), shape.num_kv_heads, shape.head_dim, shape.block_size), torch.nan).to(shape.dtype)
+    padded = -(-shape.value_dim // 16) * 16
+    value_cache = torch.full((len(order), shape.num_kv_heads, shape.block_size, padded), torch.nan).to(shape.dtype)
+    first = 0
+    for seq, count in enumerate(blocks_of):
+        table[seq, :count] = order[first : first + count]
+        first += count
+        _, keys, values = states[seq]
+        for position in range(shape.lens[seq][0]):
+            block, offset = table[seq, position // shape.block_size], position % shape.block_size
+            key_cache[block, :, :, offset] = keys[position]
+            value_cache[block, :, offset, : shape.value_dim] = values[position]
+    new = [[s[i][context:] for s, (context, _) in zip(states, shape.lens, strict=True)] for i in range(3)]
+    query, key, value = (torch.cat(parts) for parts in new)
+    lens = np.array(shape.lens, np.int32)
+    batch = make_batch(lens[:, 1].copy(), lens[:, 0].copy(), table, shape.block_size, shape.group)
+    generator = torch.Generator().manual_seed(8)
+    num_heads = shape.num_kv_heads * shape.group
+    return kernel(
+        query,
+        key,
+        value,
+        key_cache,
+        value_cache,
+        batch,
+        scale=0.3,
+        sliding_window=shape.sliding_window,
+        softcap=shape.softcap,
+        sinks=torch.randn(num_heads, generator=generator) if shape.sinks else None,
+    )
+
+
+def _states(shape: Shape) -> list[list[torch.Tensor]]:
+    """Random queries, keys and values of every sequence, positions from 0."""
+    generator = torch.Generator().manual_seed(4)
+    num_heads = shape.num_kv_heads * shape.group
+
+    def draw(length: int, heads: int, dim: int) -> torch.Tensor:
+        return torch.randn(length, heads, dim, generator=generator).to(shape.dtype)
+
+    return [
+        [
+            draw(context + new, num_heads, shape.head_dim),
+            draw(context + new, shape.num_kv_heads, shape.head_dim),
+            draw(context + new, shape.num_kv_heads, shape.value_dim),
+        ]
+        for context, new in shape.lens
+    ]
+
+
+shapes = st.builds(
+    Shape,
+    lens=st.lists(st.tuples(st.integers(0, 150), st.integers(1, 80)), min_size=1, max_size=5),
+    num_kv_heads=st.sampled_from([1, 2, 3]),
+    group=st.sampled_from([1, 2, 3, 8]),
+    head_dim=st.sampled_from([8, 16, 20, 64, 96]),
+    value_dim=st.sampled_from([8, 16, 24, 64, 80]),
+    block_size=st.sampled_from([16, 32, 64, 128]),
+    sliding_window=st.sampled_from([0, 1, 7, 64, 100]),
+    softcap=st.sampled_from([0.0, 4.0]),
+    sinks=st.booleans(),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+
+
+@given(shapes)
+@settings(max_examples=40, deadline=None)
+def test_any_mix_of_chunks_and_decodes_equals_the_plain_form(shape: Shape) -> None:
+    states = _states(shape)
+    found = _attend(PagedAttention(num_threads=2), shape, states)
+    expected = _attend(ReferenceAttention(), shape, states)
+    tolerance = 1e-4 if shape.dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("sliding_window", [0, 50])
+def test_a_sequence_has_the_same_bits_alone_chunked_and_batched(dtype: torch.dtype, sliding_window: int) -> None:
+    length = 150
+    whole = Shape([(0, length)], group=3, head_dim=64, value_dim=64, dtype=dtype, sliding_window=sliding_window)
+    (state,) = _states(whole)
+    expected = _attend(PagedAttention(1), whole, [state])
+    for start, count in ((0, 1), (0, 64), (63, 2), (64, 86), (149, 1), (100, 33)):
+        prefix = [part[: start + count] for part in state]
+        alone = Shape([(start, count)], **_rest(whole))
+        assert torch.equal(_attend(PagedAttention(1), alone, [prefix]), expected[start : start + count])
+        others = Shape([(90, 1), (start, count), (0, 70), (17, 1)], **_rest(whole))
+        states = _states(others)
+        states[1] = prefix
+        batched = _attend(PagedAttention(2), others, states)
+        assert torch.equal(batched[1 : 1 + count], expected[start : start + count])
+
+
+def _rest(shape: Shape) -> dict[str, object]:
+    return {name: value for name, value in vars(shape).items() if name != "lens"}
