@@ -18,3 +18,7 @@ class UnsupportedModelError(RuntimeError):
 
 class EngineDeadError(RuntimeError):
     """The engine core stopped; the request it was serving cannot be finished."""
+
+
+class RequestFailedError(RuntimeError):
+    """The engine goes on, but could not compute this request; the message says why."""

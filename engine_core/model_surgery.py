@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..kernels.packed_linear import PackedLinear, pack
+from ..kernels.packed_linear import pack
 from ..kernels.rms_norm import RMSNormKernel
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -22,17 +22,17 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 def operate(model: nn.Module, num_threads: int) -> None:
     """Replace what can be replaced in a model on the CPU. The old weights are given up as it goes."""
-    merge_projections(model)
-    pack_linears(model)
+    merge_projections(model, num_threads)
+    pack_linears(model, num_threads)
     replace_norms(model, num_threads)
 
 
-def merge_projections(model: nn.Module) -> None:
+def merge_projections(model: nn.Module, num_threads: int) -> None:
     """Make one product of the siblings' weights; each sibling then returns its share of it."""
     for parent in list(model.modules()):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
-            packed = _pack_together([linear for linear in linears if type(linear) is nn.Linear], len(names))
+            packed = _pack_together([linear for linear in linears if type(linear) is nn.Linear], len(names), num_threads)
             if packed is not None:
                 product = SharedProduct(
                     packed, [linear.out_features for linear in linears if linear is not None]
@@ -41,13 +41,13 @@ def merge_projections(model: nn.Module) -> None:
                     setattr(parent, name, ProjectionShare(product, index))
 
 
-def pack_linears(model: nn.Module) -> None:
+def pack_linears(model: nn.Module, num_threads: int) -> None:
     """Pack each plain linear layer (and GPT-2's transposed kind)."""
     for parent, name, module in _children(model):
         if type(module) is nn.Linear:
-            packed = pack(module.weight, module.bias)
+            packed = pack(module.weight, module.bias, num_threads)
         elif type(module) is Conv1D:
-            packed = pack(module.weight.t(), module.bias)
+            packed = pack(module.weight.t(), module.bias, num_threads)
         else:
             continue
         if packed is not None:
@@ -66,7 +66,7 @@ def replace_norms(model: nn.Module, num_threads: int) -> None:
 class SharedProduct:
     """The product of one input with the stacked weights of several projections, kept until each took its share."""
 
-    def __init__(self, packed: PackedLinear, sizes: list[int]) -> None:
+    def __init__(self, packed: nn.Module, sizes: list[int]) -> None:
         self._packed = packed
         self._sizes = sizes
         self._input: torch.Tensor | None = None
@@ -112,7 +112,7 @@ def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     return iter(found)
 
 
-def _pack_together(linears: list[nn.Linear], expected: int) -> PackedLinear | None:
+def _pack_together(linears: list[nn.Linear], expected: int, num_threads: int) -> nn.Module | None:
     if len(linears) != expected:
         return None
     first = linears[0]
@@ -122,7 +122,7 @@ def _pack_together(linears: list[nn.Linear], expected: int) -> PackedLinear | No
             return None
     weight = torch.cat([linear.weight.detach() for linear in linears])
     bias = None if first.bias is None else torch.cat([linear.bias.detach() for linear in linears])
-    return pack(weight, bias)
+    return pack(weight, bias, num_threads)
 
 
 def _fused_norm(module: nn.Module, num_threads: int) -> FusedRMSNorm | None:

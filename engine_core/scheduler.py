@@ -20,6 +20,9 @@ from .request import Request, RequestStatus
 from .step import RequestResult, ScheduledRequest
 from .waiting_queue import WaitingQueue
 
+MAX_SCORED_CHUNK = 128
+"""Prompt tokens a step of a request that asks for prompt logprobs: each takes a whole row of logits."""
+
 ClientOutputs = dict[bytes, list[EngineOutput]]
 
 
@@ -96,8 +99,8 @@ class Scheduler:
         while index < len(running) and budget > 0:
             request = running[index]
             num_new_tokens = len(request.token_ids) - request.num_computed_tokens
-            if num_new_tokens > budget:
-                num_new_tokens = budget
+            if num_new_tokens > 1:
+                num_new_tokens = min(num_new_tokens, budget, _longest_chunk(request))
             if not kv_cache.extend(request, num_new_tokens):
                 self._preempt(running.pop())
                 continue
@@ -116,7 +119,8 @@ class Scheduler:
                 break
             self._waiting.pop()
             self._start(request, now)
-            num_new_tokens = min(len(request.token_ids) - request.num_computed_tokens, budget)
+            num_new_tokens = len(request.token_ids) - request.num_computed_tokens
+            num_new_tokens = min(num_new_tokens, budget, _longest_chunk(request))
             kv_cache.extend(request, num_new_tokens)
             scheduled.append(ScheduledRequest(request, num_new_tokens))
             budget -= num_new_tokens
@@ -268,6 +272,12 @@ class Scheduler:
 
     def _drop_finished(self) -> None:
         self._running = [request for request in self._running if request.status is RequestStatus.RUNNING]
+
+
+def _longest_chunk(request: Request) -> int:
+    """Most tokens of a request that one step may compute."""
+    scored = request.params.prompt_logprobs is not None and request.num_computed_tokens < request.num_prompt_tokens
+    return MAX_SCORED_CHUNK if scored else len(request.token_ids)
 
 
 def _queue_seconds(request: Request) -> float:

@@ -21,8 +21,13 @@ KERNEL_SIGNATURE = types.void(types.CPointer(types.int64))
 
 
 def compile_kernel(function: Callable[..., None]) -> Any:
-    """Compile `function(args)` as a kernel; the machine code is cached on disk for the next start."""
-    return cfunc(KERNEL_SIGNATURE, cache=True, nopython=True, error_model="numpy")(function)
+    """Compile `function(args)` as a kernel; the machine code is cached on disk for the next start, where it can be."""
+    try:
+        return cfunc(KERNEL_SIGNATURE, cache=True, nopython=True, error_model="numpy")(function)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        return cfunc(KERNEL_SIGNATURE, nopython=True, error_model="numpy")(function)
 
 
 class KernelArguments:

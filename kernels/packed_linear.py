@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .fma_linear import FmaLinear
+
 
 class PackedLinear(nn.Module):
     """`x @ weight.T + bias` with a packed weight [out_features, in_features] in bfloat16 or float32."""
@@ -33,13 +35,16 @@ class PackedLinear(nn.Module):
         return self._linear(x, self._packed, self._bias, "none", [], "")
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor | None) -> PackedLinear | None:
-    """A packed layer that gives what `F.linear(x, weight, bias)` gives, or None where it can't be had."""
-    if weight.device.type != "cpu" or weight.dtype not in (torch.bfloat16, torch.float32):
+def pack(weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> nn.Module | None:
+    """A packed layer that gives what `F.linear(x, weight, bias)` gives, or None where none fits.
+
+    weight: [out_features, in_features]; bias: [out_features].
+    """
+    if weight.device.type != "cpu":
         return None
-    if not torch.backends.mkldnn.is_available():
-        return None
-    if weight.dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if weight.dtype == torch.float32:
+        return FmaLinear(weight, bias, num_threads)
+    if weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
     return PackedLinear(packed, None if bias is None else bias.detach(), weight.shape[1], weight.shape[0])
