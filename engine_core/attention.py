@@ -1,8 +1,8 @@
 """Puts paged attention into transformers' modelling code.
 
-transformers lets a model be built with an attention function of one's own. Ours reads and writes the paged cache of the
-layer that calls it; what the step's batch looks like is set on this object before the model runs. The first forward is a
-probe: it finds out which layers call and with which shapes, and refuses a model whose layers do not all call.
+transformers lets a model be built with an attention function of one's own. Ours reads and writes the paged cache of
+the layer that calls it; what the step's batch looks like is set on this object before the model runs. The first forward
+is a probe: it finds out which layers call and with which shapes, and refuses a model whose layers do not all call.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ..kernels.simd import LANES
@@ -24,9 +25,7 @@ def cache_dtype(model_dtype: torch.dtype, device: Device) -> torch.dtype:
 
 def block_bytes(geometry: dict[int, LayerGeometry], block_size: int, dtype: torch.dtype) -> int:
     """Bytes of one block over all layers."""
-    values = sum(
-        layer.num_kv_heads * (layer.head_dim + _padded(layer.value_dim)) for layer in geometry.values()
-    )
+    values = sum(layer.num_kv_heads * (layer.head_dim + _padded(layer.value_dim)) for layer in geometry.values())
     return values * block_size * dtype.itemsize
 
 
@@ -57,17 +56,25 @@ def make_caches(
     geometry: dict[int, LayerGeometry], count: int, block_size: int, dtype: torch.dtype, device: Device
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
     """Key cache [count, num_kv_heads, head_dim, block_size] and value cache [count, num_kv_heads, block_size,
-    value_dim padded to 16] of each layer. Zeroed pages of a CPU's cache take memory only once they are written.
+    value_dim padded to 16] of each layer.
     """
     caches = {}
     for layer, shape in geometry.items():
         key_shape = (count, shape.num_kv_heads, shape.head_dim, block_size)
         value_shape = (count, shape.num_kv_heads, block_size, _padded(shape.value_dim))
         caches[layer] = (
-            torch.zeros(key_shape, dtype=dtype, device=device.torch_device),
-            torch.zeros(value_shape, dtype=dtype, device=device.torch_device),
+            _zeros(key_shape, dtype, device),
+            _zeros(value_shape, dtype, device),
         )
     return caches
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: Device) -> torch.Tensor:
+    """A zeroed tensor; on a CPU its pages take memory only once they are written (torch.zeros would write them all)."""
+    if not device.is_cpu:
+        return torch.zeros(shape, dtype=dtype, device=device.torch_device)
+    bits = np.zeros(shape, np.int16 if dtype.itemsize == 2 else np.int32)
+    return torch.from_numpy(bits).view(dtype)
 
 
 def _padded(value_dim: int) -> int:

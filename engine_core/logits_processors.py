@@ -19,9 +19,8 @@ class LogitsState:
     """What the processors keep of one request between steps; made once, when the request first runs."""
 
     penalised: bool
-    bias_ids: torch.Tensor | None
-    """int64 [k], with `bias_values` float32 [k]."""
-    bias_values: torch.Tensor | None
+    bias: tuple[torch.Tensor, torch.Tensor] | None
+    """Tokens, int64 [k], and what to add to their logits, float32 [k]."""
     allowed_ids: torch.Tensor | None
     """int64 [k]: every other token is forbidden."""
     bad_words: list[list[int]]
@@ -37,20 +36,16 @@ class LogitsState:
 def make_state(request: Request, device: torch.device) -> LogitsState | None:
     """The state of a request, or None when no processor concerns it."""
     params, message = request.params, request.message
-    penalised = (
-        params.presence_penalty != 0.0 or params.frequency_penalty != 0.0 or params.repetition_penalty != 1.0
-    )
+    penalised = params.presence_penalty != 0.0 or params.frequency_penalty != 0.0 or params.repetition_penalty != 1.0
     ending = [] if not params.min_tokens else [*message.eos_token_ids, *(params.stop_token_ids or ())]
-    if not (
-        penalised or params.logit_bias or params.allowed_token_ids or message.bad_words_token_ids or ending
-    ):
+    if not (penalised or params.logit_bias or params.allowed_token_ids or message.bad_words_token_ids or ending):
         return None
     bias = params.logit_bias or {}
+    bias_ids = _ids(list(bias), device)
     prompt = sorted(set(request.token_ids[: request.num_prompt_tokens]))
     return LogitsState(
         penalised=penalised,
-        bias_ids=_ids(list(bias), device),
-        bias_values=torch.tensor(list(bias.values()), device=device) if bias else None,
+        bias=None if bias_ids is None else (bias_ids, torch.tensor(list(bias.values()), device=device)),
         allowed_ids=_ids(sorted(set(params.allowed_token_ids or ())), device),
         bad_words=message.bad_words_token_ids,
         ending_ids=_ids(ending, device),
@@ -62,8 +57,9 @@ def apply(logits: torch.Tensor, request: Request, state: LogitsState) -> None:
     """Change `logits` float32 [vocab_size] of one request in place."""
     if state.penalised:
         _penalise(logits, request, state)
-    if state.bias_ids is not None:
-        logits[state.bias_ids] += state.bias_values
+    if state.bias is not None:
+        bias_ids, bias_values = state.bias
+        logits[bias_ids] += bias_values
     if state.allowed_ids is not None:
         kept = logits[state.allowed_ids]
         logits.fill_(-torch.inf)

@@ -7,6 +7,7 @@ models that would answer wrongly), then replace slow parts by fast ones.
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _DTYPES = {
     "float32": torch.float32,
 }
 
+_UPDATED_ROPE_TYPES = {"dynamic", "longrope"}
+"""Rotary embeddings that transformers updates in each forward."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -53,26 +57,30 @@ def load_model(
     Raises `UnsupportedModelError` when it cannot be served rightly, OSError when its files cannot be read.
     """
     transformers.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
     hf_config = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
     architecture = (hf_config.architectures or [type(hf_config).__name__])[0]
     if getattr(hf_config, "is_encoder_decoder", False):
-        raise UnsupportedModelError(
-            f"{architecture} is an encoder-decoder model; only decoder models are served."
-        )
+        raise UnsupportedModelError(f"{architecture} is an encoder-decoder model; only decoder models are served.")
     dtype = _choose_dtype(config, hf_config, device, progress)
     attention = AttentionLayers(device.attention)
+    chunk = getattr(hf_config.get_text_config(), "attention_chunk_size", None)
+    if chunk is not None and max_model_len > chunk:
+        raise UnsupportedModelError(
+            f"{architecture} attends in chunks of {chunk} tokens, which the paged attention does not do: serve it with "
+            f"--max-model-len {chunk} or less."
+        )
     started = time.monotonic()
     progress(f"Loading {architecture} in {_name(dtype)} on {device.torch_device}.")
     model = _build(config, hf_config, architecture, dtype, attention.name)
     model = model.to(device.torch_device).eval().requires_grad_(False)
     text_config = model.config.get_text_config()
-    _pin_rope(model, max_model_len)
+    _pin_rope(model, architecture, max_model_len)
     _probe(model, attention, architecture, text_config.num_hidden_layers, device)
     if device.is_cpu:
         model_surgery.operate(model, device.num_threads)
-    size = sum(p.numel() for p in model.parameters())
     progress(f"Loaded {architecture} in {time.monotonic() - started:.1f} s.")
-    logger.debug("%d parameters stay with torch's own layers.", size)
     return LoadedModel(model, text_config, dtype, attention, architecture)
 
 
@@ -90,9 +98,7 @@ def longest_context(hf_config: Any) -> int:
     return min(lengths) if lengths else 2048
 
 
-def _choose_dtype(
-    config: EngineConfig, hf_config: Any, device: Device, progress: Callable[[str], None]
-) -> torch.dtype:
+def _choose_dtype(config: EngineConfig, hf_config: Any, device: Device, progress: Callable[[str], None]) -> torch.dtype:
     if config.dtype != "auto":
         return _DTYPES[config.dtype]
     stored = getattr(hf_config, "dtype", None) or getattr(hf_config.get_text_config(), "dtype", None)
@@ -101,22 +107,16 @@ def _choose_dtype(
     if stored is None:
         stored = torch.float32
     if device.is_cpu and stored == torch.float16:
-        progress(
-            "The checkpoint is in float16, which CPUs compute slowly: using bfloat16 (--dtype float16 keeps it)."
-        )
+        progress("The checkpoint is in float16, which CPUs compute slowly: using bfloat16 (--dtype float16 keeps it).")
         return torch.bfloat16
     return stored
 
 
-def _build(
-    config: EngineConfig, hf_config: Any, architecture: str, dtype: torch.dtype, attention_name: str
-) -> Any:
+def _build(config: EngineConfig, hf_config: Any, architecture: str, dtype: torch.dtype, attention_name: str) -> Any:
     try:
         if config.load_format == "dummy":
             torch.manual_seed(config.seed)
-            return AutoModelForCausalLM.from_config(
-                hf_config, dtype=dtype, attn_implementation=attention_name
-            )
+            return AutoModelForCausalLM.from_config(hf_config, dtype=dtype, attn_implementation=attention_name)
         return AutoModelForCausalLM.from_pretrained(
             config.model,
             config=hf_config,
@@ -135,9 +135,7 @@ def _build(
         raise
 
 
-def _probe(
-    model: Any, attention: AttentionLayers, architecture: str, num_layers: int, device: Device
-) -> None:
+def _probe(model: Any, attention: AttentionLayers, architecture: str, num_layers: int, device: Device) -> None:
     """Run one token through the model to see which layers call our attention, and how."""
     token = torch.zeros(1, 1, dtype=torch.long, device=device.torch_device)
     try:
@@ -152,19 +150,22 @@ def _probe(
     attention.check_layers(architecture, num_layers)
 
 
-def _pin_rope(model: torch.nn.Module, max_model_len: int) -> None:
+def _pin_rope(model: torch.nn.Module, architecture: str, max_model_len: int) -> None:
     """Fix rotary embeddings that would choose their frequencies by the longest sequence of the batch.
 
     Such a choice would make one request's tokens depend on the others. It is made once, for sequences of
     `max_model_len`, and the per-forward update is switched off.
     """
     for module in model.modules():
-        rope_type = getattr(module, "rope_type", None)
-        if not isinstance(rope_type, str) or rope_type not in ("dynamic", "longrope"):
-            continue
-        positions = torch.tensor([[max_model_len - 1]])
-        module(torch.zeros(1, 1, 1), positions)
-        module.rope_type = "pinned"
+        rotary: Any = module
+        rope_type = getattr(rotary, "rope_type", None)
+        if isinstance(rope_type, dict) and not _UPDATED_ROPE_TYPES.isdisjoint(rope_type.values()):
+            raise UnsupportedModelError(
+                f"{architecture} cannot be served: its layers differ in rotary embeddings that change with the length."
+            )
+        if isinstance(rope_type, str) and rope_type in _UPDATED_ROPE_TYPES:
+            rotary(torch.zeros(1, 1, 1), torch.tensor([[max_model_len - 1]]))
+            rotary.rope_type = "pinned"
 
 
 def _name(dtype: torch.dtype) -> str:

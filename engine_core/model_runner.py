@@ -111,30 +111,22 @@ class ModelRunner:
         """One forward over the flat tokens; logits float32 [len(wanted), vocab_size] of the wanted ones."""
         device = self._device.torch_device
         starts = np.repeat(context_lens - batch.query_start[:-1], query_lens)
-        positions = torch.from_numpy(starts + np.arange(len(token_ids), dtype=np.int32)).to(
-            device, torch.long
-        )
+        positions = torch.from_numpy(starts + np.arange(len(token_ids), dtype=np.int32)).to(device, torch.long)
         ids = torch.tensor(token_ids, device=device)
         everything = len(wanted) == len(token_ids) and wanted == list(range(len(token_ids)))
         # A step of prompt chunks alone wants nothing; one row is computed then, since the layers know no empty input.
         keep = 0 if everything else torch.tensor(wanted or [0], device=device)
         self._attention.set_batch(batch)
-        output = self._model(
-            input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep
-        )
+        output = self._model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
         return output.logits[0].float().contiguous()
 
-    def _results(
-        self, scheduled: list[ScheduledRequest], rows: list[int], logits: torch.Tensor
-    ) -> list[RequestResult]:
+    def _results(self, scheduled: list[ScheduledRequest], rows: list[int], logits: torch.Tensor) -> list[RequestResult]:
         results = [RequestResult([]) for _ in scheduled]
         first = 0
         for item, result in zip(scheduled, results, strict=True):
             targets = _prompt_targets(item)
             if targets:
-                result.prompt_logprobs = self._prompt_logprobs(
-                    logits[first : first + len(targets)], item, targets
-                )
+                result.prompt_logprobs = self._prompt_logprobs(logits[first : first + len(targets)], item, targets)
                 first += len(targets)
         sampling = [i for i, item in enumerate(scheduled) if _samples(item)]
         if not sampling:
@@ -149,9 +141,7 @@ class ModelRunner:
                 results[i].logprobs = None if choice.logprobs is None else [choice.logprobs]
         return results
 
-    def _prompt_logprobs(
-        self, logits: torch.Tensor, item: ScheduledRequest, targets: list[int]
-    ) -> list[TokenLogprobs]:
+    def _prompt_logprobs(self, logits: torch.Tensor, item: ScheduledRequest, targets: list[int]) -> list[TokenLogprobs]:
         count = item.request.params.prompt_logprobs or 0
         return self._sampler.logprobs(logits, targets, [count] * len(targets))
 

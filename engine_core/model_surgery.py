@@ -1,7 +1,7 @@
 """Faster parts for transformers' models on a CPU, put in place by what a module is and not by which model it is in.
 
-Linear layers get packed weights, sibling projections of one input become one product, RMSNorms one kernel. Each new part
-gives what the old one gave; a module that is not recognised stays as it is.
+Linear layers get packed weights, sibling projections of one input become one product, RMSNorms one kernel. Each new
+part gives what the old one gave; a module that is not recognised stays as it is.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def merge_projections(model: nn.Module, num_threads: int) -> None:
     for parent in list(model.modules()):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
-            packed = _pack_together([linear for linear in linears if type(linear) is nn.Linear], len(names), num_threads)
+            packed = _pack_together(
+                [linear for linear in linears if type(linear) is nn.Linear], len(names), num_threads
+            )
             if packed is not None:
-                product = SharedProduct(
-                    packed, [linear.out_features for linear in linears if linear is not None]
-                )
+                product = SharedProduct(packed, [linear.out_features for linear in linears if linear is not None])
                 for index, name in enumerate(names):
                     setattr(parent, name, ProjectionShare(product, index))
 
@@ -130,12 +130,7 @@ def _fused_norm(module: nn.Module, num_threads: int) -> FusedRMSNorm | None:
     weight = getattr(module, "weight", None)
     names = ("variance_epsilon", "eps", "epsilon")
     eps = next((value for name in names if isinstance(value := getattr(module, name, None), float)), None)
-    if (
-        weight is None
-        or weight.dim() != 1
-        or eps is None
-        or len(inspect.signature(module.forward).parameters) != 1
-    ):
+    if weight is None or weight.dim() != 1 or eps is None or len(inspect.signature(module.forward).parameters) != 1:
         return None
     if weight.dtype not in (torch.bfloat16, torch.float32):
         return None

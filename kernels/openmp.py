@@ -23,15 +23,15 @@ KERNEL_SIGNATURE = types.void(types.CPointer(types.int64))
 def compile_kernel(function: Callable[..., None]) -> Any:
     """Compile `function(args)` as a kernel; the machine code is cached on disk for the next start, where it can be."""
     try:
-        return cfunc(KERNEL_SIGNATURE, cache=True, nopython=True, error_model="numpy")(function)
+        return cfunc(KERNEL_SIGNATURE, cache=True, error_model="numpy")(function)
     except RuntimeError as error:
         if "no locator available" not in str(error):
             raise
-        return cfunc(KERNEL_SIGNATURE, nopython=True, error_model="numpy")(function)
+        return cfunc(KERNEL_SIGNATURE, error_model="numpy")(function)
 
 
 class KernelArguments:
-    """The int64 argument block of a kernel call; the tensors whose addresses it holds are the caller's to keep alive."""
+    """The int64 arguments of a kernel call; the tensors whose addresses they hold are the caller's to keep alive."""
 
     def __init__(self, size: int) -> None:
         self.values = np.zeros(size, np.int64)

@@ -15,9 +15,7 @@ from .fma_linear import FmaLinear
 class PackedLinear(nn.Module):
     """`x @ weight.T + bias` with a packed weight [out_features, in_features] in bfloat16 or float32."""
 
-    def __init__(
-        self, packed: torch.Tensor, bias: torch.Tensor | None, in_features: int, out_features: int
-    ) -> None:
+    def __init__(self, packed: torch.Tensor, bias: torch.Tensor | None, in_features: int, out_features: int) -> None:
         super().__init__()
         self.in_features = in_features
         self.out_features = out_features

@@ -261,7 +261,7 @@ def _attend(args):
     """Kernel: attention of all query tokens of a step. Items are (query tokens, key/value head)."""
     base = address_of(args)
     num_kv_heads, group, head_dim = args[16], args[17], args[18]
-    value_dim, padded_dim, block_size, window = args[19], args[20], args[21], args[22]
+    value_dim, padded_dim, window = args[19], args[20], args[22]
     scale, softcap = load_f64(base + 8 * 28), load_f64(base + 8 * 29)
     rows_per_item = args[9] * group
 
@@ -318,9 +318,7 @@ def _attend(args):
                 sink = load_f32(args[27] + 4 * query_head)
                 total += np.float32(math.exp(sink - load_f32(maxima + 4 * row)))
             target = (flat + row // group) * num_kv_heads * group + query_head
-            _store_row(
-                args[15], target * value_dim, outputs + 4 * padded_dim * row, total, value_dim, args[25]
-            )
+            _store_row(args[15], target * value_dim, outputs + 4 * padded_dim * row, total, value_dim, args[25])
 
 
 @njit(error_model="numpy")
@@ -375,14 +373,10 @@ def _multiply_queries(queries, keys, scores, rows, head_dim):
         fill_16(scores + 4 * i, np.float32(0.0))
     row = 0
     while row + 4 <= rows:
-        multiply_add_4x4(
-            queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim
-        )
+        multiply_add_4x4(queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim)
         row += 4
     while row < rows:
-        multiply_add_1x4(
-            queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim
-        )
+        multiply_add_1x4(queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim)
         row += 1
 
 

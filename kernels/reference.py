@@ -41,9 +41,7 @@ class ReferenceAttention:
         for seq, context_len in enumerate(batch.context_len.tolist()):
             first, last = batch.query_start[seq : seq + 2].tolist()
             num_keys = context_len + last - first
-            table = (
-                torch.from_numpy(batch.block_table[seq, : -(-num_keys // block_size)]).long().to(key.device)
-            )
+            table = torch.from_numpy(batch.block_table[seq, : -(-num_keys // block_size)]).long().to(key.device)
             keys = key_cache[table].permute(0, 3, 1, 2).flatten(0, 1)[:num_keys]
             values = value_cache[table].transpose(1, 2).flatten(0, 1)[:num_keys, :, :value_dim]
             out[first:last] = _attend(
@@ -107,9 +105,7 @@ class ReferenceSampling:
         return log_sums.cpu().numpy(), logprobs.cpu().numpy(), ranks.cpu().numpy()
 
 
-def kept_weights(
-    logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float
-) -> torch.Tensor:
+def kept_weights(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> torch.Tensor:
     """Unnormalised weights [vocab_size] of one row after min-p, top-k and top-p; float64."""
     weights = ((logits - logits.max()).double() / float(temperature)).exp()
     if min_p > 0:
@@ -124,9 +120,7 @@ def kept_weights(
     return weights
 
 
-def _sample_row(
-    logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float, draw: float
-) -> int:
+def _sample_row(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float, draw: float) -> int:
     if not torch.isfinite(logits.max()):
         return -1
     if temperature == 0:

@@ -42,9 +42,7 @@ class RMSNormKernel:
     multiply in float32 and round once (Gemma's way).
     """
 
-    def __init__(
-        self, weight: torch.Tensor, eps: float, *, round_before_weight: bool, num_threads: int
-    ) -> None:
+    def __init__(self, weight: torch.Tensor, eps: float, *, round_before_weight: bool, num_threads: int) -> None:
         self._weight = weight.detach().to(torch.float32).contiguous()
         self._num_threads = num_threads
         self._kernel = openmp.compile_kernel(_rms_norm)

@@ -133,9 +133,7 @@ def _sample(args):
             top_k = load_i64(args[6] + 8 * row)
             top_p = load_f32(args[7] + 4 * row)
             min_p = load_f32(args[8] + 4 * row)
-            draw = uniform(
-                load_i64(args[9] + 8 * row), load_i64(args[10] + 8 * row), load_i64(args[11] + 8 * row)
-            )
+            draw = uniform(load_i64(args[9] + 8 * row), load_i64(args[10] + 8 * row), load_i64(args[11] + 8 * row))
             if min_p > np.float32(0.0):
                 mass = _drop_below(weights, size, min_p)
             if 0 < top_k < size or top_p < np.float32(1.0):

@@ -9,6 +9,7 @@ All addresses are int64 and count bytes; strides count elements.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -27,6 +28,11 @@ _I64 = ir.IntType(64)
 _V_F32 = ir.VectorType(_F32, LANES)
 _V_I16 = ir.VectorType(_I16, LANES)
 _V_I32 = ir.VectorType(_I32, LANES)
+
+
+def _instruction(function: Callable[..., Any]) -> Any:
+    """numba's `intrinsic`, typed as what a kernel calls: without the typing context that numba passes first."""
+    return intrinsic(function)
 
 
 def _pointer(builder: Any, address: Any, pointee: ir.Type) -> Any:
@@ -101,13 +107,10 @@ def make_multiply_add(rows: int, vectors: int) -> Any:
         builder.position_at_end(body)
         b_row = _offset(builder, b, builder.mul(index, b_stride), 4)
         b_vectors = [
-            _load(builder, builder.add(b_row, ir.Constant(_I64, 4 * LANES * v)), _V_F32, 4)
-            for v in range(vectors)
+            _load(builder, builder.add(b_row, ir.Constant(_I64, 4 * LANES * v)), _V_F32, 4) for v in range(vectors)
         ]
         for r in range(rows):
-            scalar = builder.load(
-                _pointer(builder, _offset(builder, a_row[r], index, 4), _F32), align=4, typ=_F32
-            )
+            scalar = builder.load(_pointer(builder, _offset(builder, a_row[r], index, 4), _F32), align=4, typ=_F32)
             factor = _broadcast(builder, scalar)
             for v in range(vectors):
                 sums[r][v].add_incoming(_fma(builder, factor, b_vectors[v], sums[r][v]), body)
@@ -120,7 +123,7 @@ def make_multiply_add(rows: int, vectors: int) -> Any:
                 _store(builder, sums[r][v], c_address[r][v], 4)
         return _context.get_dummy_value()
 
-    @intrinsic
+    @_instruction
     def multiply_add(_typing, a, a_stride, b, b_stride, c, c_stride, depth):
         return types.void(*[types.int64] * 7), generate
 
@@ -133,7 +136,7 @@ multiply_add_4x1 = make_multiply_add(4, 1)
 multiply_add_1x1 = make_multiply_add(1, 1)
 
 
-@intrinsic
+@_instruction
 def address_of(_typing, pointer):
     """The address that a kernel's argument pointer holds."""
 
@@ -143,7 +146,7 @@ def address_of(_typing, pointer):
     return types.int64(types.CPointer(types.int64)), generate
 
 
-@intrinsic
+@_instruction
 def load_i64(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(_pointer(builder, arguments[0], _I64), align=8, typ=_I64)
@@ -151,7 +154,7 @@ def load_i64(_typing, address):
     return types.int64(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def store_i64(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, arguments[1], arguments[0], 8)
@@ -160,7 +163,7 @@ def store_i64(_typing, address, value):
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def store_f64(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, arguments[1], arguments[0], 8)
@@ -169,7 +172,7 @@ def store_f64(_typing, address, value):
     return types.void(types.int64, types.float64), generate
 
 
-@intrinsic
+@_instruction
 def bits_of(_typing, value):
     """The 32 bits of a float32; of two positive numbers the larger has the larger bits."""
 
@@ -179,7 +182,7 @@ def bits_of(_typing, value):
     return types.uint32(types.float32), generate
 
 
-@intrinsic
+@_instruction
 def load_i32(_typing, address):
     def generate(_context, builder, _signature, arguments):
         value = builder.load(_pointer(builder, arguments[0], _I32), align=4, typ=_I32)
@@ -188,7 +191,7 @@ def load_i32(_typing, address):
     return types.int64(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def load_f32(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(_pointer(builder, arguments[0], _F32), align=4, typ=_F32)
@@ -196,7 +199,7 @@ def load_f32(_typing, address):
     return types.float32(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def store_f32(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, arguments[1], arguments[0], 4)
@@ -205,7 +208,7 @@ def store_f32(_typing, address, value):
     return types.void(types.int64, types.float32), generate
 
 
-@intrinsic
+@_instruction
 def load_f64(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(_pointer(builder, arguments[0], ir.DoubleType()), align=8, typ=ir.DoubleType())
@@ -213,7 +216,7 @@ def load_f64(_typing, address):
     return types.float64(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def load_u16(_typing, address):
     def generate(_context, builder, _signature, arguments):
         value = builder.load(_pointer(builder, arguments[0], _I16), align=2, typ=_I16)
@@ -222,7 +225,7 @@ def load_u16(_typing, address):
     return types.uint32(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def widen(_typing, bits):
     """The float32 of the bfloat16 in the low half of `bits`."""
 
@@ -232,7 +235,7 @@ def widen(_typing, bits):
     return types.float32(types.uint32), generate
 
 
-@intrinsic
+@_instruction
 def narrow(_typing, value):
     """The bfloat16 nearest to `value` (ties to even), in the low half of the result; NaN stays NaN."""
 
@@ -247,7 +250,7 @@ def narrow(_typing, value):
     return types.uint32(types.float32), generate
 
 
-@intrinsic
+@_instruction
 def store_u16(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, builder.trunc(arguments[1], _I16), arguments[0], 2)
@@ -256,7 +259,7 @@ def store_u16(_typing, address, value):
     return types.void(types.int64, types.uint32), generate
 
 
-@intrinsic
+@_instruction
 def atomic_add(_typing, address, value):
     """Add to the int64 at `address` and return what it held before; threads draw their items with it."""
 
@@ -267,7 +270,7 @@ def atomic_add(_typing, address, value):
     return types.int64(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def widen_16(_typing, target, source):
     """Sixteen bfloat16 values to float32."""
 
@@ -280,7 +283,7 @@ def widen_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def copy_16(_typing, target, source):
     """Sixteen float32 values."""
 
@@ -291,7 +294,7 @@ def copy_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def fill_16(_typing, target, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, _broadcast(builder, arguments[1]), arguments[0], 4)
@@ -300,7 +303,7 @@ def fill_16(_typing, target, value):
     return types.void(types.int64, types.float32), generate
 
 
-@intrinsic
+@_instruction
 def scale_16(_typing, target, factor):
     """Sixteen float32 values times `factor`, in place."""
 
@@ -313,7 +316,7 @@ def scale_16(_typing, target, factor):
     return types.void(types.int64, types.float32), generate
 
 
-@intrinsic
+@_instruction
 def multiply_16(_typing, target, source):
     """`target[i] *= source[i]` over sixteen float32 values."""
 
@@ -326,7 +329,7 @@ def multiply_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def add_squares_16(_typing, sums, source):
     """`sums[i] += source[i]²` over sixteen float32 values."""
 
@@ -339,7 +342,7 @@ def add_squares_16(_typing, sums, source):
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def narrow_16(_typing, target, source):
     """Sixteen float32 values to the nearest bfloat16 (ties to even)."""
 
@@ -351,7 +354,7 @@ def narrow_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def round_16(_typing, target):
     """Sixteen float32 values to the nearest that bfloat16 can hold, in place."""
 
@@ -364,7 +367,7 @@ def round_16(_typing, target):
     return types.void(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def max_of_tile(_typing, source):
     """The largest of the 64 float32 values of a row."""
 
@@ -384,7 +387,7 @@ def max_of_tile(_typing, source):
     return types.float32(types.int64), generate
 
 
-@intrinsic
+@_instruction
 def exp_of_tile(_typing, row, maximum, sums):
     """`row[i] = exp(row[i] - maximum)` over 64 values, and their sum added lane by lane to `sums` [16]."""
 
@@ -402,7 +405,7 @@ def exp_of_tile(_typing, row, maximum, sums):
     return types.void(types.int64, types.float32, types.int64), generate
 
 
-@intrinsic
+@_instruction
 def tanh_of_tile(_typing, row, scale, factor):
     """`row[i] = factor * tanh(scale * row[i])` over 64 values (the soft cap of attention scores)."""
 
@@ -422,7 +425,7 @@ def tanh_of_tile(_typing, row, scale, factor):
     return types.void(types.int64, types.float32, types.float32), generate
 
 
-@intrinsic
+@_instruction
 def sum_of_16(_typing, source):
     """The sum of sixteen float32 values, folded in halves."""
 
@@ -439,10 +442,7 @@ def sum_of_16(_typing, source):
 
 
 def _row_vectors(builder: Any, row: Any) -> list[Any]:
-    return [
-        _load(builder, builder.add(row, ir.Constant(_I64, 4 * LANES * v)), _V_F32, 4)
-        for v in range(TILE // LANES)
-    ]
+    return [_load(builder, builder.add(row, ir.Constant(_I64, 4 * LANES * v)), _V_F32, 4) for v in range(TILE // LANES)]
 
 
 def _constant(value: float) -> Any:
@@ -465,17 +465,13 @@ def _exp(builder: Any, x: Any) -> Any:
         poly = _fma(builder, poly, rest, _constant(coefficient))
     power = builder.fadd(_fma(builder, poly, builder.fmul(rest, rest), rest), _constant(1.0))
     exponent = builder.fptosi(rounded, _V_I32)
-    bits = builder.shl(
-        builder.add(exponent, ir.Constant(_V_I32, [127] * LANES)), ir.Constant(_V_I32, [23] * LANES)
-    )
+    bits = builder.shl(builder.add(exponent, ir.Constant(_V_I32, [127] * LANES)), ir.Constant(_V_I32, [23] * LANES))
     result = builder.fmul(power, builder.bitcast(bits, _V_F32))
     return builder.select(builder.fcmp_unordered("<", x, low), _constant(0.0), result)
 
 
 def _call_unary(builder: Any, name: str, value: Any) -> Any:
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(_V_F32, [_V_F32]), f"{name}.v{LANES}f32"
-    )
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_V_F32, [_V_F32]), f"{name}.v{LANES}f32")
     return builder.call(function, [value])
 
 

@@ -50,6 +50,21 @@ class RunningServer:
         self.process.send_signal(signal_number)
         return self.process.wait(60)
 
+    def wait_until_healthy(self, client: httpx.Client | None = None) -> None:
+        """Return when `/health` answers 200; fail with the server's log when it ends or takes too long."""
+        client = client or httpx.Client(base_url=self.url)
+        deadline = time.monotonic() + STARTUP_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            try:
+                if client.get("/health").status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        self.process.kill()
+        self.process.wait(30)
+        pytest.fail(f"The server did not start:\n{self.log.read_text()[-5000:]}")
+
 
 def free_port() -> int:
     """A port that nobody listens on now."""
@@ -69,19 +84,5 @@ def start_server(log: Path, *flags: str, wait: bool = True) -> RunningServer:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     server = RunningServer(process, f"http://127.0.0.1:{port}", log)
     if wait:
-        wait_until_healthy(server)
+        server.wait_until_healthy()
     return server
-
-
-def wait_until_healthy(server: RunningServer) -> None:
-    """Return when `/health` answers 200; fail with the server's log when it ends or takes too long."""
-    deadline = time.monotonic() + STARTUP_SECONDS
-    while time.monotonic() < deadline and server.process.poll() is None:
-        try:
-            if httpx.get(f"{server.url}/health", timeout=5).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.05)
-    server.process.kill()
-    pytest.fail(f"The server did not start:\n{server.log.read_text()[-5000:]}")

@@ -15,7 +15,7 @@ from zqserve.engine_core.errors import UnsupportedModelError
 from zqserve.engine_core.messages import EngineRequest, TokenLogprobs
 from zqserve.engine_core.sampling_params import SamplingParams
 
-from .tiny_models import ARCHITECTURES, REFUSED, VOCAB_SIZE, save_model
+from .tiny_models import ARCHITECTURES, REFUSED, VOCAB_SIZE, config_of, save_model
 
 MAX_TOKENS = 40
 
@@ -58,7 +58,14 @@ def test_tokens_under_a_hostile_schedule_equal_those_of_transformers(name: str, 
     prompts = _prompts()
     reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
     # 10 blocks of 16 hold the longest request, but not all that arrive: some are preempted.
-    config = EngineConfig(model=str(directory), max_num_batched_tokens=16, num_blocks=10, max_num_seqs=6, num_threads=1)
+    config = EngineConfig(
+        model=str(directory),
+        max_model_len=160,
+        max_num_batched_tokens=16,
+        num_blocks=10,
+        max_num_seqs=6,
+        num_threads=1,
+    )
     core = build_engine_core(config)
     outputs, prompt_logprobs = _serve(core, prompts)
     assert core.stats().num_preemptions > 0
@@ -84,3 +91,31 @@ def test_a_model_that_bypasses_the_attention_function_is_refused_at_load(name: s
     directory = save_model(name, tmp_path)
     with pytest.raises(UnsupportedModelError, match=f"{name}ForCausalLM cannot be served"):
         build_engine_core(EngineConfig(model=str(directory), num_blocks=8, num_threads=1))
+
+
+def test_a_length_dependent_rope_is_chosen_by_the_longest_context_and_not_by_the_batch(tmp_path: Path) -> None:
+    config = config_of("Phi3")
+    config.sliding_window = None
+    config.rope_parameters = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "partial_rotary_factor": 1.0,
+        "short_factor": [1.0] * 8,
+        "long_factor": [1.5 + 0.2 * i for i in range(8)],
+        "original_max_position_embeddings": 24,
+    }
+    directory = save_model("Phi3", tmp_path, config=config)
+    reference = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    # Every prompt is on the long side, where transformers chooses as we do; one is served beside a short one.
+    prompts = [prompt for prompt in _prompts() if len(prompt) > 24]
+    core = build_engine_core(EngineConfig(model=str(directory), num_blocks=60, num_threads=1))
+    outputs, _ = _serve(core, [[7], *prompts])
+    for prompt, output in zip(prompts, outputs[1:], strict=True):
+        expected = reference.generate(torch.tensor([prompt]), max_new_tokens=MAX_TOKENS, do_sample=False, eos_token_id=None)
+        assert output == expected[0, len(prompt) :].tolist()
+
+
+def test_a_model_that_attends_in_chunks_is_refused_beyond_a_chunk(tmp_path: Path) -> None:
+    directory = save_model("Llama4Text", tmp_path)
+    with pytest.raises(UnsupportedModelError, match="--max-model-len 256"):
+        build_engine_core(EngineConfig(model=str(directory), num_blocks=60, max_model_len=300))

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
 from zqserve.engine_core.block_pool import BlockPool
 
 NUM_BLOCKS = 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore
 from zqserve.engine_core.messages import EngineOutput, EngineRequest

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import zmq
+
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore
 from zqserve.engine_core.engine_process import EngineProcessArgs, EngineServer, bind_socket

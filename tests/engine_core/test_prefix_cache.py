@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from zqserve.engine_core.prefix_cache import PrefixCache, extend_block_hashes
 
 BLOCK_SIZE = 3

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore
 from zqserve.engine_core.messages import EngineOutput, EngineRequest

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from zqserve.engine_core.messages import (
     PROTOCOL,
     AbortRequests,

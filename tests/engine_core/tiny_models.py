@@ -142,11 +142,13 @@ def config_of(name: str) -> PreTrainedConfig:
     return getattr(transformers, f"{name}Config")(**arguments)
 
 
-def save_model(name: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:
+def save_model(
+    name: str, folder: Path, dtype: torch.dtype = torch.float32, config: PreTrainedConfig | None = None
+) -> Path:
     """Write the seeded tiny model under `folder` and return its directory."""
     directory = folder / name
     torch.manual_seed(17)
-    model = AutoModelForCausalLM.from_config(config_of(name), dtype=dtype)
+    model = AutoModelForCausalLM.from_config(config or config_of(name), dtype=dtype)
     model.generation_config.eos_token_id = 2
     model.save_pretrained(directory)
     return directory

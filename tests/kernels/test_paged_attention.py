@@ -30,7 +30,9 @@ class Shape:
     dtype: torch.dtype = torch.float32
 
 
-def _attend(kernel: PagedAttention | ReferenceAttention, shape: Shape, states: list[list[torch.Tensor]]) -> torch.Tensor:
+def _attend(
+    kernel: PagedAttention | ReferenceAttention, shape: Shape, states: list[list[torch.Tensor]]
+) -> torch.Tensor:
     """Attention of the new tokens of every sequence; `states` are each sequence's queries, keys and values.
 
     Blocks are handed out in a shuffled order, and what no token wrote holds NaN.
@@ -38,7 +40,9 @@ def _attend(kernel: PagedAttention | ReferenceAttention, shape: Shape, states: l
     blocks_of = [-(-(context + new) // shape.block_size) for context, new in shape.lens]
     order = np.random.default_rng(3).permutation(sum(blocks_of)).astype(np.int32)
     table = np.zeros((len(shape.lens), max(blocks_of)), np.int32)
-    key_cache = torch.full((len(order), shape.num_kv_heads, shape.head_dim, shape.block_size), torch.nan).to(shape.dtype)
+    key_cache = torch.full((len(order), shape.num_kv_heads, shape.head_dim, shape.block_size), torch.nan).to(
+        shape.dtype
+    )
     padded = -(-shape.value_dim // 16) * 16
     value_cache = torch.full((len(order), shape.num_kv_heads, shape.block_size, padded), torch.nan).to(shape.dtype)
     first = 0

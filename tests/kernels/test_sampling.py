@@ -65,13 +65,19 @@ def test_every_draw_lies_in_what_the_limits_keep(size, spread, temperature, top_
     assert (wider[torch.from_numpy(found)] > 0).all()
 
 
-@pytest.mark.parametrize("limits", [{}, {"top_k": 20}, {"top_p": 0.8}, {"min_p": 0.05}, {"temperature": 0.6, "top_k": 9}])
+@pytest.mark.parametrize(
+    "limits", [{}, {"top_k": 20}, {"top_p": 0.8}, {"min_p": 0.05}, {"temperature": 0.6, "top_k": 9}]
+)
 def test_draws_follow_the_weights(limits) -> None:
     logits = torch.randn(300, generator=torch.Generator().manual_seed(2)) * 2
     count = 100_000
     found = SamplingKernel(300, 2).sample(logits.repeat(count, 1), _rows(count, **limits))
     weights = kept_weights(
-        logits, limits.get("temperature", 1.0), limits.get("top_k", 0), limits.get("top_p", 1.0), limits.get("min_p", 0.0)
+        logits,
+        limits.get("temperature", 1.0),
+        limits.get("top_k", 0),
+        limits.get("top_p", 1.0),
+        limits.get("min_p", 0.0),
     )
     expected = (weights / weights.sum()).numpy()
     assert 0.5 * np.abs(np.bincount(found, minlength=300) / count - expected).sum() < 0.03
