@@ -84,20 +84,6 @@ def load_model(
     return LoadedModel(model, text_config, dtype, attention, architecture)
 
 
-def longest_context(hf_config: Any) -> int:
-    """The longest sequence that the model's positions were made for."""
-    names = (
-        "max_position_embeddings",
-        "n_positions",
-        "max_seq_len",
-        "n_ctx",
-        "seq_length",
-        "max_sequence_length",
-    )
-    lengths = [value for name in names if isinstance(value := getattr(hf_config, name, None), int)]
-    return min(lengths) if lengths else 2048
-
-
 def _choose_dtype(config: EngineConfig, hf_config: Any, device: Device, progress: Callable[[str], None]) -> torch.dtype:
     if config.dtype != "auto":
         return _DTYPES[config.dtype]

@@ -6,20 +6,22 @@ recomputed tokens alike. Only the rows that something is asked of go through the
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoConfig
 
 from ..kernels.paged_attention import AttentionBatch, make_batch
 from . import kv_cache
 from .config import EngineConfig
+from .context_length import context_length
 from .device import open_device
 from .messages import TokenLogprobs
-from .model_loader import load_model, longest_context
+from .model_loader import load_model
 from .request import Request
 from .sampler import Sampler
 from .step import RequestResult, ScheduledRequest
@@ -36,8 +38,7 @@ class ModelRunner:
         Raises `UnsupportedModelError` when the model cannot be served rightly, ValueError when the cache has no room.
         """
         self._device = open_device(config)
-        text_config = AutoConfig.from_pretrained(config.model).get_text_config()
-        self.max_model_len = config.max_model_len or longest_context(text_config)
+        self.max_model_len = config.max_model_len or _context_length(config.model)
         loaded = load_model(config, self._device, self.max_model_len, progress)
         self._model = loaded.model
         self._attention = loaded.attention
@@ -172,6 +173,10 @@ class ModelRunner:
                 batch = self._batch(lens, np.zeros(1, np.int32), table)
                 self._run([0] * num_tokens, lens, np.zeros(1, np.int32), batch, [num_tokens - 1])
         progress(f"Warmed up in {time.monotonic() - started:.1f} s.")
+
+
+def _context_length(model_dir: str) -> int:
+    return context_length(json.loads((Path(model_dir) / "config.json").read_text(encoding="utf-8")))
 
 
 def _samples(item: ScheduledRequest) -> bool:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from zqserve.engine_core.config import EngineConfig
 from zqserve.server.cli import UNSUPPORTED_FLAGS, UsageError, parse
 from zqserve.server.config import ServerConfig

@@ -73,9 +73,7 @@ def test_stream_event_has_exactly_the_keys_of_the_api(server: RunningServer) -> 
 
 
 def test_usage_event_comes_last_and_has_no_choices(server: RunningServer) -> None:
-    stream = events(
-        server, prompt=PROMPT, max_tokens=3, ignore_eos=True, stream_options={"include_usage": True}
-    )
+    stream = events(server, prompt=PROMPT, max_tokens=3, ignore_eos=True, stream_options={"include_usage": True})
     *text_events, last = stream
     assert all(event["usage"] is None for event in text_events)
     assert last["choices"] == []
@@ -101,7 +99,7 @@ def test_stream_interval_puts_tokens_together(server: RunningServer) -> None:
     assert [len(event["choices"][0]["token_ids"]) for event in stream] == [4, 4, 1]
     whole = post(server, **arguments)["choices"][0]
     assert "".join(event["choices"][0]["text"] for event in stream) == whole["text"]
-    assert sum((event["choices"][0]["token_ids"] for event in stream), []) == whole["token_ids"]
+    assert [token_id for event in stream for token_id in event["choices"][0]["token_ids"]] == whole["token_ids"]
 
 
 def test_prompts_may_be_texts_or_token_ids(server: RunningServer) -> None:

@@ -84,9 +84,7 @@ def test_load_is_a_number(http: httpx.Client) -> None:
     ],
 )
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer", "Basic a-key-for-tests", "a-key-for-tests"])
-def test_everything_else_needs_a_key(
-    server: RunningServer, method: str, path: str, authorization: str | None
-) -> None:
+def test_everything_else_needs_a_key(server: RunningServer, method: str, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
     response = httpx.request(method, server.url + path, headers=headers)
     assert response.status_code == 401

@@ -1,0 +1,231 @@
+"""From a prompt and sampling parameters to the engine's requests, with every limit that depends on the model.
+
+Used by the endpoints (through `encode_prompt`, which keeps long texts off the event loop) and by the offline `LLM`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import msgspec
+
+from ..engine_core.errors import InvalidRequestError
+from ..engine_core.messages import EngineRequest
+from ..engine_core.sampling_params import SamplingParams
+from .model_info import ModelInfo
+from .tokenizer import LONG_TEXT_CHARACTERS, Tokenizer
+
+DEFAULT_MAX_LOGPROBS = 20
+
+TruncationSide = Literal["left", "right"]
+
+
+def random_seed() -> int:
+    """63 random bits."""
+    return int.from_bytes(os.urandom(8)) >> 1
+
+
+class Prompt(msgspec.Struct, frozen=True):
+    """A prompt as the model sees it."""
+
+    token_ids: list[int]
+    text: str | None = None
+    """None when it came as token ids."""
+
+
+class InputProcessor:
+    """Checks and prepares the requests for one model.
+
+    All methods raise `InvalidRequestError`, which names the field and the limit.
+    """
+
+    def __init__(
+        self,
+        model: ModelInfo,
+        tokenizer: Tokenizer,
+        *,
+        max_logprobs: int = DEFAULT_MAX_LOGPROBS,
+        make_seed: Callable[[], int] = random_seed,
+    ) -> None:
+        """`make_seed` gives the seed of a request that has none, in [0, 2**63)."""
+        self.max_model_len = model.max_model_len
+        """Longest prompt plus output in tokens. The engine client lowers it when the engine's cache holds less."""
+        self._vocab_size = model.vocab_size or tokenizer.vocab_size
+        self._eos_token_ids = model.eos_token_ids
+        self._tokenizer = tokenizer
+        self._max_logprobs = max_logprobs
+        self._make_seed = make_seed
+
+    async def encode_prompt(
+        self,
+        prompt: str | list[int],
+        *,
+        add_special_tokens: bool = True,
+        truncate_prompt_tokens: int | None = None,
+        truncation_side: TruncationSide = "left",
+    ) -> Prompt:
+        """The same as `encode_prompt_now`, in a thread where it takes long."""
+        encode = functools.partial(
+            self.encode_prompt_now,
+            prompt,
+            add_special_tokens=add_special_tokens,
+            truncate_prompt_tokens=truncate_prompt_tokens,
+            truncation_side=truncation_side,
+        )
+        return await asyncio.to_thread(encode) if len(prompt) >= LONG_TEXT_CHARACTERS else encode()
+
+    async def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """The ids of any text, of an empty or an overlong one too; in a thread where it takes long."""
+        if len(text) >= LONG_TEXT_CHARACTERS:
+            return await asyncio.to_thread(self._tokenizer.encode, text, add_special_tokens)
+        return self._tokenizer.encode(text, add_special_tokens)
+
+    def encode_prompt_now(
+        self,
+        prompt: str | list[int],
+        *,
+        add_special_tokens: bool = True,
+        truncate_prompt_tokens: int | None = None,
+        truncation_side: TruncationSide = "left",
+    ) -> Prompt:
+        """Tokenise and truncate: `truncation_side="left"` drops the beginning, so that the last k tokens stay."""
+        limit = self._truncation_limit(truncate_prompt_tokens)
+        if isinstance(prompt, str):
+            if limit is None:
+                self._check_text_length(prompt)
+            result = Prompt(self._tokenizer.encode(prompt, add_special_tokens), prompt)
+        else:
+            self._check_token_ids("prompt", prompt)
+            result = Prompt(prompt)
+        if not result.token_ids:
+            raise InvalidRequestError("prompt", "The prompt must not be empty.")
+        if limit is None or len(result.token_ids) <= limit:
+            return result
+        token_ids = result.token_ids[-limit:] if truncation_side == "left" else result.token_ids[:limit]
+        return Prompt(token_ids, None if result.text is None else self._tokenizer.decode(token_ids))
+
+    def requests(
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        first_key: int = 0,
+        priority: int = 0,
+        cache_salt: str = "",
+    ) -> list[EngineRequest]:
+        """One engine request for each answer to generate; their keys count up from `first_key`.
+
+        A request without a seed gets a random one: its answers can be told apart, resumed and replayed.
+        """
+        self.check_params(params)
+        max_tokens = self._max_tokens(len(prompt.token_ids), params.max_tokens)
+        # What only the front-end looks at stays here.
+        engine_params = params.clone(
+            n=1,
+            best_of=None,
+            seed=self._make_seed() if params.seed is None else params.seed,
+            max_tokens=max_tokens,
+            min_tokens=min(params.min_tokens, max_tokens),
+            stop=[],
+            bad_words=[],
+            truncate_prompt_tokens=None,
+            # The best answers are those with the highest sum.
+            logprobs=0 if params.num_samples > params.n and params.logprobs is None else params.logprobs,
+        )
+        # The prompt's logprobs are the same for all answers: the first one brings them.
+        others = engine_params.clone(prompt_logprobs=None) if params.prompt_logprobs is not None else engine_params
+        bad_words_token_ids = self._bad_words_token_ids(params.bad_words or ())
+        arrival_time = time.time()
+        return [
+            EngineRequest(
+                key=first_key + i,
+                prompt_token_ids=prompt.token_ids,
+                params=engine_params if i == 0 else others,
+                sample_index=i,
+                eos_token_ids=self._eos_token_ids,
+                bad_words_token_ids=bad_words_token_ids,
+                priority=priority,
+                arrival_time=arrival_time,
+                cache_salt=cache_salt,
+            )
+            for i in range(params.num_samples)
+        ]
+
+    def check_params(self, params: SamplingParams) -> None:
+        """Limits that depend on the model or the server."""
+        if params.max_tokens is not None and params.max_tokens > self.max_model_len:
+            raise InvalidRequestError(
+                "max_tokens",
+                f"max_tokens is {params.max_tokens}, but this model's maximum context length is "
+                f"{self.max_model_len} tokens.",
+            )
+        self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
+        self._check_token_ids("allowed_token_ids", params.allowed_token_ids or ())
+        self._check_token_ids("logit_bias", params.logit_bias or ())
+        self._check_logprobs("logprobs", params.logprobs)
+        self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
+
+    def _max_tokens(self, num_prompt_tokens: int, max_tokens: int | None) -> int:
+        """Tokens that may be generated: those asked for, up to the end of the context."""
+        room = self.max_model_len - num_prompt_tokens
+        if room < (0 if max_tokens == 0 else 1):
+            raise InvalidRequestError(
+                "input_tokens",
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested "
+                f"{num_prompt_tokens} tokens in the prompt and at least {0 if max_tokens == 0 else 1} for the answer. "
+                "Please shorten the prompt or set truncate_prompt_tokens.",
+            )
+        return room if max_tokens is None else min(max_tokens, room)
+
+    def _truncation_limit(self, truncate_prompt_tokens: int | None) -> int | None:
+        if truncate_prompt_tokens is None:
+            return None
+        if truncate_prompt_tokens == -1:
+            return max(1, self.max_model_len - 1)
+        if not 1 <= truncate_prompt_tokens <= self.max_model_len:
+            raise InvalidRequestError(
+                "truncate_prompt_tokens",
+                f"truncate_prompt_tokens must be -1 or between 1 and {self.max_model_len}, the maximum context length, "
+                f"got {truncate_prompt_tokens}.",
+            )
+        return truncate_prompt_tokens
+
+    def _check_text_length(self, text: str) -> None:
+        """Refuse a text that cannot fit before time is spent on tokenising it."""
+        at_least = -(-len(text) // self._tokenizer.max_token_characters)
+        if at_least > self.max_model_len:
+            raise InvalidRequestError(
+                "input_tokens",
+                f"This model's maximum context length is {self.max_model_len} tokens. However, you requested at least "
+                f"{at_least} tokens in the prompt of {len(text)} characters. Please shorten the prompt.",
+            )
+
+    def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
+        for token_id in token_ids:
+            if not 0 <= token_id < self._vocab_size:
+                raise InvalidRequestError(
+                    param, f"{param} has the token id {token_id}; ids are from 0 to {self._vocab_size - 1}."
+                )
+
+    def _check_logprobs(self, param: str, number: int | None) -> None:
+        if number is None:
+            return
+        limit = self._vocab_size if self._max_logprobs == -1 else self._max_logprobs
+        if number > limit or (number == -1 and self._max_logprobs != -1):
+            asked = f"{number} (the whole vocabulary)" if number == -1 else str(number)
+            raise InvalidRequestError(param, f"{param} must be at most {limit} (max_logprobs), got {asked}.")
+
+    def _bad_words_token_ids(self, bad_words: Sequence[str]) -> list[list[int]]:
+        """The token sequences of words, at the beginning of a text and after a space."""
+        sequences: list[list[int]] = []
+        for word in bad_words:
+            for text in (word.lstrip() or word, " " + word.lstrip()):
+                token_ids = self._tokenizer.encode(text, add_special_tokens=False)
+                if token_ids and token_ids not in sequences:
+                    sequences.append(token_ids)
+        return sequences

@@ -1,0 +1,115 @@
+"""Flags of the command line that change what the HTTP interface does; one server has them all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.running_server import RunningServer, start_server
+
+FLAGS = (
+    *("--root-path", "/api", "--allowed-origins", "https://friend.example", "--no-guard-metrics", "--access-log"),
+    *("--max-body-size", "1k", "--no-trust-request-chat-template", "--response-role", "bot", "--max-logprobs", "2"),
+    *("--enable-prompt-tokens-details", "--return-tokens-as-token-ids", "--max-model-len", "128"),
+    *("--override-generation-config", '{"temperature": 0, "max_new_tokens": 5}', "--kv-cache-memory", "16M"),
+    *("--chat-template", "{% for m in messages %}{{ m.content }}{% endfor %}", "--log-prompts", "--max-log-len", "9"),
+)
+MESSAGES = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+
+
+@pytest.fixture(scope="module")
+def flagged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    server = start_server(tmp_path_factory.mktemp("flags") / "log", *FLAGS, wait=False)
+    server.url += "/api"
+    server.wait_until_healthy()
+    yield server
+    server.stop()
+
+
+def post(server: RunningServer, path: str, **body: Any) -> httpx.Response:
+    return httpx.post(server.url + path, json=body, headers=server.headers, timeout=60)
+
+
+def test_root_path_stands_in_front_of_every_path(flagged: RunningServer) -> None:
+    assert httpx.get(f"{flagged.url}/version").status_code == 200
+    assert httpx.get(f"{flagged.url}/v1/models").status_code == 401
+    assert httpx.get(f"{flagged.url}/v1/models", headers=flagged.headers).status_code == 200
+
+
+def test_only_named_origins_get_permission(flagged: RunningServer) -> None:
+    def preflight(origin: str) -> httpx.Response:
+        headers = {"origin": origin, "access-control-request-method": "POST"}
+        return httpx.options(f"{flagged.url}/v1/completions", headers=headers)
+
+    friend = preflight("https://friend.example")
+    assert friend.status_code == 200
+    assert friend.headers["access-control-allow-origin"] == "https://friend.example"
+    assert preflight("https://stranger.example").status_code == 400
+    refused = httpx.get(f"{flagged.url}/v1/models", headers={"origin": "https://friend.example"})
+    assert refused.status_code == 401
+    assert refused.headers["access-control-allow-origin"] == "https://friend.example"
+
+
+def test_metrics_may_be_left_unguarded(flagged: RunningServer) -> None:
+    assert httpx.get(f"{flagged.url}/metrics").status_code == 200
+
+
+def test_body_limit_is_the_one_of_the_flag(flagged: RunningServer) -> None:
+    response = post(flagged, "/v1/completions", prompt="x" * 1000)
+    assert response.status_code == 413
+    assert "1000" in response.json()["error"]["message"]
+
+
+def test_template_of_a_request_is_refused(flagged: RunningServer) -> None:
+    response = post(flagged, "/v1/chat/completions", messages=MESSAGES, chat_template="x")
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "chat_template"
+
+
+def test_template_and_role_are_those_of_the_flags(flagged: RunningServer) -> None:
+    answer = post(flagged, "/v1/chat/completions", messages=MESSAGES, return_prompt_text=True).json()
+    assert answer["prompt_text"] == MESSAGES[0]["content"]
+    assert answer["choices"][0]["message"]["role"] == "bot"
+
+
+def test_generation_config_gives_defaults_and_caps_every_request(flagged: RunningServer) -> None:
+    arguments = {"prompt": "What is", "ignore_eos": True, "return_token_ids": True}
+    silent = post(flagged, "/v1/completions", **arguments).json()
+    assert silent["usage"]["completion_tokens"] == 5
+    assert post(flagged, "/v1/completions", max_tokens=9, **arguments).json()["usage"]["completion_tokens"] == 5
+    greedy = post(flagged, "/v1/completions", temperature=0, **arguments).json()
+    assert silent["choices"] == greedy["choices"]
+
+
+def test_limits_are_those_of_the_flags(flagged: RunningServer) -> None:
+    assert httpx.get(f"{flagged.url}/v1/models/demo", headers=flagged.headers).json()["max_model_len"] == 128
+    response = post(flagged, "/v1/completions", prompt="a", logprobs=3)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "logprobs"
+
+
+def test_tokens_are_ids_and_cached_tokens_are_counted(flagged: RunningServer) -> None:
+    arguments = {"prompt": list(range(5, 55)), "logprobs": 0, "return_token_ids": True}
+    post(flagged, "/v1/completions", **arguments)
+    answer = post(flagged, "/v1/completions", **arguments).json()
+    choice = answer["choices"][0]
+    assert choice["logprobs"]["tokens"] == [f"token_id:{token_id}" for token_id in choice["token_ids"]]
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 48
+
+
+def test_logs_show_requests_and_the_beginning_of_prompts(flagged: RunningServer) -> None:
+    post(flagged, "/v1/completions", prompt="Beginning of a prompt", max_tokens=1, request_id="shown")
+    access = '"POST /api/v1/completions HTTP/1.1" 200'
+    lines: list[str] = []
+    deadline = time.monotonic() + 10
+    while not (lines and access in flagged.log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)  # lines are written behind the answer
+        lines = [line for line in flagged.log.read_text().splitlines() if "cmpl-shown" in line]
+    assert len(lines) == 1
+    assert "'Beginning'" in lines[0]
+    assert "of a prompt" not in flagged.log.read_text()
+    assert access in flagged.log.read_text()

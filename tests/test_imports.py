@@ -1,0 +1,58 @@
+"""The rules of who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MAY_IMPORT = {
+    "kernels": {"kernels"},
+    "engine_core": {"engine_core", "kernels"},
+    "server": {"server", "engine_core"},
+}
+
+
+def _imported_folders(file: Path) -> Iterator[str]:
+    """Folders of the package that a file in a folder imports from, by its relative imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            depth = len(file.relative_to(ROOT).parts) - 1
+            if node.level > depth:
+                names = [node.module] if node.module else [alias.name for alias in node.names]
+                yield from (name.split(".")[0] for name in names)
+            elif node.level:
+                yield file.relative_to(ROOT).parts[0]
+            elif node.module and node.module.split(".")[0] == "zqserve":
+                pytest.fail(f"{file.relative_to(ROOT)} imports the package by its name; inside, imports are relative")
+
+
+@pytest.mark.parametrize("folder", MAY_IMPORT)
+def test_imports_point_one_way(folder: str) -> None:
+    files = sorted((ROOT / folder).rglob("*.py"))
+    assert files
+    for file in files:
+        wrong = set(_imported_folders(file)) - MAY_IMPORT[folder]
+        assert not wrong, f"{file.relative_to(ROOT)} imports from {wrong}"
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "zqserve",
+        "zqserve.server.app",
+        "zqserve.server.cli",
+        "zqserve.server.launcher",
+        "zqserve.server.engine_client",
+        "zqserve.engine_core.engine_process",
+    ],
+)
+def test_the_front_end_starts_without_torch(module: str) -> None:
+    check = f"import sys, {module}; print(*[name for name in ('torch', 'transformers', 'numba') if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == []
