@@ -1,0 +1,5 @@
+"""`python -m zqserve`: the same as the console script."""
+
+from .server.cli import main
+
+main()

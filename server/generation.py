@@ -1,0 +1,217 @@
+"""One HTTP request that generates: its prompts go to the engine, the deltas of all its answers come back as
+one stream, and a writer turns them into a whole answer or into events.
+
+`completions.py` and `chat_completions.py` make the `Generation` and bring the writer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from starlette.types import Receive, Send
+
+from ..engine_core.messages import TokenLogprobs
+from ..engine_core.sampling_params import SamplingParams
+from .disconnect import cancel_on_disconnect
+from .engine_client import RequestStream
+from .errors import to_api_error
+from .input_processor import Prompt
+from .output_processor import SampleDelta, merge_deltas
+from .protocol.sampling import GenerationFields, PromptTokensDetails, UsageInfo
+from .request_timing import RequestTiming
+from .services import Services
+from .sse import EventStream
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer, put together from its deltas."""
+
+    index: int
+    pieces: list[str] = field(default_factory=list)
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
+    finish_reason: str | None = None
+    stop_reason: int | str | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(self.pieces)
+
+    def add(self, delta: SampleDelta) -> None:
+        """The next piece."""
+        self.pieces.append(delta.text)
+        self.token_ids += delta.token_ids
+        self.logprobs += delta.logprobs or ()
+        self.finish_reason = delta.finish_reason
+        self.stop_reason = delta.stop_reason
+
+
+class Writer(Protocol):
+    """Turns deltas into what the client gets: one kind for completions, one for chat."""
+
+    def response(self, answers: list[Answer]) -> bytes:
+        """The whole answer as JSON."""
+        ...
+
+    def events(self, deltas: Sequence[SampleDelta]) -> bytes:
+        """The stream events that these deltas make; may be empty."""
+        ...
+
+    def last_events(self) -> bytes:
+        """The stream events behind the last delta; may be empty."""
+        ...
+
+
+class Generation:
+    """The prompts of one HTTP request and the answers to them, numbered through: prompt × n + sample.
+
+    Sends the prompts to the engine when it is entered; raises `InvalidRequestError` or `EngineDeadError`
+    there, before anything is answered. Leaving it aborts what is not finished.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        *,
+        id: str,
+        model: str,
+        request: GenerationFields,
+        params: SamplingParams,
+        prompts: list[Prompt],
+    ) -> None:
+        self.id = id
+        self.model = model
+        self.prompts = prompts
+        self.params = params
+        self.num_answers = len(prompts) * params.n
+        self._services = services
+        self._request = request
+        self._timing = RequestTiming(services.metrics, services.config, id, model, params, prompts)
+        self._streams: list[RequestStream] = []
+
+    def __enter__(self) -> Generation:
+        with ExitStack() as stack:
+            for prompt in self.prompts:
+                stream = self._services.engine.generate(
+                    prompt,
+                    self.params,
+                    priority=self._request.priority or 0,
+                    cache_salt=self._request.cache_salt or "",
+                )
+                stack.callback(stream.close)
+                self._streams.append(stream)
+            self._close = stack.pop_all().close
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
+        self._timing.finish(self._queue_seconds())
+
+    async def deltas(self) -> AsyncIterator[list[SampleDelta]]:
+        """What each step brings; the indices are those of the whole request."""
+        if len(self._streams) == 1:
+            source: AsyncIterator[list[SampleDelta]] = self._streams[0]
+        else:
+            source = _merge(self._streams, self.params.n)
+        if self._request.stream_interval is not None and self._request.stream:
+            source = _at_least(self._request.stream_interval, source)
+        async for deltas in source:
+            self._timing.add(deltas)
+            yield deltas
+
+    def prompt_logprobs(self, prompt_index: int) -> list[TokenLogprobs]:
+        """Of the prompt's positions 1, 2, …; complete with the first delta, empty when not asked for."""
+        return self._streams[prompt_index].state.prompt_logprobs or []
+
+    def usage(self) -> UsageInfo:
+        """The counts of the whole request."""
+        details = None
+        if self._services.config.enable_prompt_tokens_details:
+            details = PromptTokensDetails(sum(stream.state.num_cached_tokens for stream in self._streams))
+        num_prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
+        num_output_tokens = sum(stream.state.num_output_tokens for stream in self._streams)
+        return UsageInfo(num_prompt_tokens, num_prompt_tokens + num_output_tokens, num_output_tokens, details)
+
+    def _queue_seconds(self) -> float | None:
+        waits = [stream.state.queue_seconds for stream in self._streams]
+        return max((wait for wait in waits if wait is not None), default=None)
+
+
+async def respond(generation: Generation, writer: Writer, *, stream: bool, receive: Receive, send: Send) -> None:
+    """Answer the request. A client that leaves ends it within a step."""
+    async with cancel_on_disconnect(receive):
+        with generation:
+            if stream:
+                await _stream(generation, writer, send)
+            else:
+                await _answer(generation, writer, send)
+
+
+async def _answer(generation: Generation, writer: Writer, send: Send) -> None:
+    answers = [Answer(index) for index in range(generation.num_answers)]
+    async for deltas in generation.deltas():
+        for delta in deltas:
+            answers[delta.index].add(delta)
+    body = writer.response(answers)
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def _stream(generation: Generation, writer: Writer, send: Send) -> None:
+    stream = EventStream(send)
+    try:
+        async for deltas in generation.deltas():
+            events = writer.events(deltas)
+            if events:
+                await stream.write(events)
+        last_events = writer.last_events()
+    except Exception as error:
+        if not stream.started:
+            raise
+        await stream.fail(to_api_error(error))
+        return
+    await stream.end(last_events)
+
+
+async def _merge(streams: Sequence[RequestStream], num_answers: int) -> AsyncIterator[list[SampleDelta]]:
+    """Deltas of several prompts in the order in which they come, numbered through."""
+    pending = {asyncio.ensure_future(anext(stream)): number for number, stream in enumerate(streams)}
+    try:
+        while pending:
+            done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for future in done:
+                number = pending.pop(future)
+                try:
+                    deltas = future.result()
+                except StopAsyncIteration:
+                    continue
+                pending[asyncio.ensure_future(anext(streams[number]))] = number
+                for delta in deltas:
+                    delta.index += number * num_answers
+                yield deltas
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+async def _at_least(num_tokens: int, source: AsyncIterator[list[SampleDelta]]) -> AsyncIterator[list[SampleDelta]]:
+    """Deltas put together until each has `num_tokens` tokens or ends its answer."""
+    held: dict[int, SampleDelta] = {}
+    async for deltas in source:
+        full = []
+        for delta in deltas:
+            before = held.get(delta.index)
+            whole = delta if before is None else merge_deltas([before, delta])
+            if len(whole.token_ids) >= num_tokens or whole.finish_reason is not None:
+                held.pop(delta.index, None)
+                full.append(whole)
+            else:
+                held[delta.index] = whole
+        if full:
+            yield full
