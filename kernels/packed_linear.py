@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from .amx_linear import pack_amx
 from .fma_linear import FmaLinear
 
 
@@ -42,6 +43,9 @@ def pack(weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> n
         return None
     if weight.dtype == torch.float32:
         return FmaLinear(weight, bias, num_threads)
+    linear = pack_amx(weight, bias, num_threads)
+    if linear is not None:
+        return linear
     if weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return None
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)

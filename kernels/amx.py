@@ -1,0 +1,177 @@
+"""Intel's matrix unit (AMX) for the numba kernels, as LLVM intrinsics.
+
+A processor with AMX has eight tile registers of 16 rows by 64 bytes. `dot_bfloat16` multiplies two tiles of bfloat16
+into a tile of float32 sums; each sum takes its products one after the other, whatever the other rows hold.
+
+Addresses and strides are int64 and count bytes; tile numbers are literals.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import platform
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import binding, ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+TILE_ROWS = 16
+TILE_ROW_BYTES = 64
+TILE_BYTES = TILE_ROWS * TILE_ROW_BYTES
+CONFIG_BYTES = 64
+CACHE_LINE = 64
+
+_I8 = ir.IntType(8)
+_I16 = ir.IntType(16)
+_I32 = ir.IntType(32)
+_POINTER = _I8.as_pointer()
+
+_SYS_ARCH_PRCTL = 158
+_ARCH_REQ_XCOMP_PERM = 0x1023
+_XFEATURE_XTILEDATA = 18
+
+
+def _instruction(function: Callable[..., Any]) -> Any:
+    """numba's `intrinsic`, typed as what a kernel calls: without the typing context that numba passes first."""
+    return intrinsic(prefer_literal=True)(function)
+
+
+@functools.cache
+def is_available() -> bool:
+    """Whether the processor multiplies bfloat16 tiles and Linux lets this process do it, which is asked for here."""
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    features = binding.get_host_cpu_features()  # LLVM's own view: what it lacks it could not compile either
+    if not all(features.get(name, False) for name in ("amx-tile", "amx-bf16", "avx512bw")):
+        return False
+    # Linux saves the large state of the tiles only for a process that has asked; all its threads then may use them.
+    libc = ctypes.CDLL(None)
+    return libc.syscall(_SYS_ARCH_PRCTL, _ARCH_REQ_XCOMP_PERM, _XFEATURE_XTILEDATA) == 0
+
+
+@_instruction
+def configure_tiles(_typing, config):
+    """Take the shapes of all tiles from the 64 bytes at `config`; clears the tiles."""
+
+    def generate(context, builder, _signature, arguments):
+        _call(builder, "llvm.x86.ldtilecfg", [builder.inttoptr(arguments[0], _POINTER)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@_instruction
+def release_tiles(_typing):
+    """Give the tiles back, so that the system no longer saves them for this thread."""
+
+    def generate(context, builder, _signature, _arguments):
+        _call(builder, "llvm.x86.tilerelease", [])
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@_instruction
+def zero_tile(_typing, tile):
+    def generate(context, builder, _signature, _arguments):
+        _call(builder, "llvm.x86.tilezero", [_tile(tile)])
+        return context.get_dummy_value()
+
+    return types.void(tile), generate
+
+
+@_instruction
+def load_tile(_typing, tile, address, stride):
+    """Row r of the tile comes from `address + r * stride`."""
+
+    def generate(context, builder, _signature, arguments):
+        pointer = builder.inttoptr(arguments[1], _POINTER)
+        _call(builder, "llvm.x86.tileloadd64", [_tile(tile), pointer, arguments[2]])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), generate
+
+
+@_instruction
+def store_tile(_typing, tile, address, stride):
+    """Row r of the tile goes to `address + r * stride`."""
+
+    def generate(context, builder, _signature, arguments):
+        pointer = builder.inttoptr(arguments[1], _POINTER)
+        _call(builder, "llvm.x86.tilestored64", [_tile(tile), pointer, arguments[2]])
+        return context.get_dummy_value()
+
+    return types.void(tile, types.int64, types.int64), generate
+
+
+@_instruction
+def dot_bfloat16(_typing, sums, a, b):
+    """sums [rows, 16] float32 += a [rows, 32] · b [16 pairs, 16 columns, 2], both bfloat16; arguments are tiles."""
+
+    def generate(context, builder, _signature, _arguments):
+        _call(builder, "llvm.x86.tdpbf16ps", [_tile(sums), _tile(a), _tile(b)])
+        return context.get_dummy_value()
+
+    return types.void(sums, a, b), generate
+
+
+@_instruction
+def prefetch(_typing, address):
+    """Ask for a cache line into the second cache."""
+
+    def generate(context, builder, _signature, arguments):
+        read, second_cache, data = ir.Constant(_I32, 0), ir.Constant(_I32, 2), ir.Constant(_I32, 1)
+        pointer = builder.inttoptr(arguments[0], _POINTER)
+        _call(builder, "llvm.prefetch.p0", [pointer, read, second_cache, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@_instruction
+def add_and_narrow_32(_typing, target, a, b, count):
+    """`target[i] = a[i] + b[i]` for i below `count` (at most 32): float32, rounded once to bfloat16 (ties to even)."""
+
+    def generate(context, builder, _signature, arguments):
+        target, a, b, count = arguments
+        floats, lanes = ir.VectorType(ir.FloatType(), 32), ir.VectorType(_I32, 32)
+        a, b = (builder.load(builder.inttoptr(source, _POINTER), align=4, typ=floats) for source in (a, b))
+        narrowed = builder.fptrunc(builder.fadd(a, b), ir.VectorType(_BFloat(), 32))
+        undefined = ir.Constant(lanes, ir.Undefined)
+        limit = builder.insert_element(undefined, builder.trunc(count, _I32), ir.Constant(_I32, 0))
+        limit = builder.shuffle_vector(limit, undefined, ir.Constant(lanes, [0] * 32))
+        wanted = builder.icmp_signed("<", ir.Constant(lanes, list(range(32))), limit)
+        bits = builder.bitcast(narrowed, ir.VectorType(_I16, 32))
+        alignment = ir.Constant(_I32, 2)
+        pointer = builder.inttoptr(target, _POINTER)
+        _call(builder, "llvm.masked.store.v32i16.p0", [bits, pointer, alignment, wanted])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
+
+
+class _BFloat(ir.Type):
+    """LLVM's bfloat16, which llvmlite does not name."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+def _tile(number: types.IntegerLiteral) -> Any:
+    return ir.Constant(_I8, number.literal_value)
+
+
+def _call(builder: Any, name: str, arguments: list[Any]) -> None:
+    function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+    builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
