@@ -1,7 +1,8 @@
-"""A linear layer whose weight is laid out once for the processor's matrix instructions (oneDNN).
+"""Chooses the packed form of a linear layer: a weight laid out once for the processor that runs it.
 
-`F.linear` lays the weight out anew, or reads it row by row, at each call; packed, a decode step is 1.2 to 2 times as
-fast. Where oneDNN has no packed form for a dtype or platform, `pack` returns None and the caller keeps the layer.
+`F.linear` lays the weight out anew, or reads it row by row, at each call; packed, a decode step is up to twice as fast,
+and the forms chosen here give a row the same bits in every batch: bfloat16 on AMX (`amx_linear`), bfloat16 elsewhere
+(oneDNN's own packed form, whose sums depend on the batch only for a single row), float32 (`fma_linear`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .fma_linear import FmaLinear
 
 
 class PackedLinear(nn.Module):
-    """`x @ weight.T + bias` with a packed weight [out_features, in_features] in bfloat16 or float32."""
+    """`x @ weight.T + bias` in bfloat16 by oneDNN, with a weight that it has packed."""
 
     def __init__(self, packed: torch.Tensor, bias: torch.Tensor | None, in_features: int, out_features: int) -> None:
         super().__init__()
