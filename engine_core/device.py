@@ -10,7 +10,11 @@ import torch
 from ..kernels.paged_attention import PagedAttention
 from ..kernels.reference import ReferenceAttention, ReferenceSampling
 from ..kernels.sampling import SamplingKernel
+from ..kernels.thread_pool import ThreadPool
 from .config import EngineConfig
+
+MIN_TEAM_TOKENS = 128
+"""Tokens of a step from which torch's own operations use all threads."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,7 @@ class Device:
     """A torch device and the kernels that serve it."""
 
     torch_device: torch.device
-    num_threads: int
+    threads: ThreadPool
     attention: PagedAttention | ReferenceAttention
     gpu_memory_utilization: float
 
@@ -28,7 +32,16 @@ class Device:
 
     def sampling_kernel(self, vocab_size: int) -> SamplingKernel | ReferenceSampling:
         """The kernel that chooses tokens from logits [num_rows, vocab_size]."""
-        return SamplingKernel(vocab_size, self.num_threads) if self.is_cpu else ReferenceSampling()
+        return SamplingKernel(vocab_size, self.threads) if self.is_cpu else ReferenceSampling()
+
+    def prepare(self, num_tokens: int) -> None:
+        """Called before a step of so many tokens.
+
+        torch's own operations (activations, sums) use several threads only where that pays: the members of an OpenMP
+        team wait for each other at every operation, which a small step on a busy machine feels.
+        """
+        if self.is_cpu:
+            torch.set_num_threads(self.threads.size if num_tokens >= MIN_TEAM_TOKENS else 1)
 
     def free_memory(self) -> int:
         """Bytes that may be used for the KV cache when nothing else says how many."""
@@ -44,12 +57,11 @@ def open_device(config: EngineConfig) -> Device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
-    if name == "cpu":
-        torch.set_num_threads(num_threads)
+    threads = ThreadPool(num_threads if name == "cpu" else 1)
     return Device(
         torch_device=torch.device(name),
-        num_threads=num_threads,
-        attention=PagedAttention(num_threads) if name == "cpu" else ReferenceAttention(),
+        threads=threads,
+        attention=PagedAttention(threads) if name == "cpu" else ReferenceAttention(),
         gpu_memory_utilization=config.gpu_memory_utilization,
     )
 

@@ -79,7 +79,7 @@ def load_model(
     _pin_rope(model, architecture, max_model_len)
     _probe(model, attention, architecture, text_config.num_hidden_layers, device)
     if device.is_cpu:
-        model_surgery.operate(model, device.num_threads)
+        model_surgery.operate(model, device.threads)
     progress(f"Loaded {architecture} in {time.monotonic() - started:.1f} s.")
     return LoadedModel(model, text_config, dtype, attention, architecture)
 

@@ -118,6 +118,7 @@ class ModelRunner:
         # A step of prompt chunks alone wants nothing; one row is computed then, since the layers know no empty input.
         keep = 0 if everything else torch.tensor(wanted or [0], device=device)
         self._attention.set_batch(batch)
+        self._device.prepare(len(token_ids))
         output = self._model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
         return output.logits[0].float().contiguous()
 

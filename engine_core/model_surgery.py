@@ -15,25 +15,26 @@ from transformers.pytorch_utils import Conv1D
 
 from ..kernels.packed_linear import pack
 from ..kernels.rms_norm import RMSNormKernel
+from ..kernels.thread_pool import ThreadPool
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of projections that read the same input."""
 
 
-def operate(model: nn.Module, num_threads: int) -> None:
+def operate(model: nn.Module, threads: ThreadPool) -> None:
     """Replace what can be replaced in a model on the CPU. The old weights are given up as it goes."""
-    merge_projections(model, num_threads)
-    pack_linears(model, num_threads)
-    replace_norms(model, num_threads)
+    merge_projections(model, threads)
+    pack_linears(model, threads)
+    replace_norms(model, threads)
 
 
-def merge_projections(model: nn.Module, num_threads: int) -> None:
+def merge_projections(model: nn.Module, threads: ThreadPool) -> None:
     """Make one product of the siblings' weights; each sibling then returns its share of it."""
     for parent in list(model.modules()):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
             packed = _pack_together(
-                [linear for linear in linears if type(linear) is nn.Linear], len(names), num_threads
+                [linear for linear in linears if type(linear) is nn.Linear], len(names), threads
             )
             if packed is not None:
                 product = SharedProduct(packed, [linear.out_features for linear in linears if linear is not None])
@@ -41,24 +42,24 @@ def merge_projections(model: nn.Module, num_threads: int) -> None:
                     setattr(parent, name, ProjectionShare(product, index))
 
 
-def pack_linears(model: nn.Module, num_threads: int) -> None:
+def pack_linears(model: nn.Module, threads: ThreadPool) -> None:
     """Pack each plain linear layer (and GPT-2's transposed kind)."""
     for parent, name, module in _children(model):
         if type(module) is nn.Linear:
-            packed = pack(module.weight, module.bias, num_threads)
+            packed = pack(module.weight, module.bias, threads)
         elif type(module) is Conv1D:
-            packed = pack(module.weight.t(), module.bias, num_threads)
+            packed = pack(module.weight.t(), module.bias, threads)
         else:
             continue
         if packed is not None:
             setattr(parent, name, packed)
 
 
-def replace_norms(model: nn.Module, num_threads: int) -> None:
+def replace_norms(model: nn.Module, threads: ThreadPool) -> None:
     """Replace each RMSNorm whose formula is one of the two known ones, found out by trying it."""
     for parent, name, module in _children(model):
         if type(module).__name__.endswith("RMSNorm"):
-            norm = _fused_norm(module, num_threads)
+            norm = _fused_norm(module, threads)
             if norm is not None:
                 setattr(parent, name, norm)
 
@@ -112,7 +113,7 @@ def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
     return iter(found)
 
 
-def _pack_together(linears: list[nn.Linear], expected: int, num_threads: int) -> nn.Module | None:
+def _pack_together(linears: list[nn.Linear], expected: int, threads: ThreadPool) -> nn.Module | None:
     if len(linears) != expected:
         return None
     first = linears[0]
@@ -122,10 +123,10 @@ def _pack_together(linears: list[nn.Linear], expected: int, num_threads: int) ->
             return None
     weight = torch.cat([linear.weight.detach() for linear in linears])
     bias = None if first.bias is None else torch.cat([linear.bias.detach() for linear in linears])
-    return pack(weight, bias, num_threads)
+    return pack(weight, bias, threads)
 
 
-def _fused_norm(module: nn.Module, num_threads: int) -> FusedRMSNorm | None:
+def _fused_norm(module: nn.Module, threads: ThreadPool) -> FusedRMSNorm | None:
     """The kernel that gives the same as `module`, or None."""
     weight = getattr(module, "weight", None)
     names = ("variance_epsilon", "eps", "epsilon")
@@ -142,7 +143,7 @@ def _fused_norm(module: nn.Module, num_threads: int) -> FusedRMSNorm | None:
     best, fewest = None, x.numel() + 1
     for shifted, early in ((False, True), (False, False), (True, False), (True, True)):
         scale = weight.float() + 1.0 if shifted else weight
-        kernel = RMSNormKernel(scale, eps, round_before_weight=early, num_threads=num_threads)
+        kernel = RMSNormKernel(scale, eps, round_before_weight=early, threads=threads)
         result = kernel(x)
         different = int((result != expected).sum())
         if different < fewest and _agree(result, expected):

@@ -17,7 +17,7 @@ from numba import njit
 from torch import nn
 from torch.nn import functional as F
 
-from . import amx, openmp
+from . import amx
 from .amx import (
     CACHE_LINE,
     CONFIG_BYTES,
@@ -33,7 +33,9 @@ from .amx import (
     store_tile,
     zero_tile,
 )
-from .simd import address_of, atomic_add, store_i64
+from .simd import address_of, store_i64
+from .thread_pool import KernelArguments, ThreadPool, compile_kernel
+from .threading_primitives import atomic_add
 
 BLOCK = 32
 """Rows of x, and columns of the weight, that are multiplied at a time: two tiles each."""
@@ -65,10 +67,10 @@ MIN_COUNTED_ROWS = 48
 class AmxLinear(nn.Module):
     """`x @ weight.T + bias` with a packed bfloat16 weight [out_features, in_features]; made by `pack_amx`."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._num_threads = num_threads
+        self._threads = threads
         self._work_of_row = weight.numel()
         self._packed = _pack(weight)
         num_panels, num_steps = self._packed.shape[:2]
@@ -77,12 +79,12 @@ class AmxLinear(nn.Module):
         if bias is not None:
             self._bias[: self.out_features] = bias.detach()
         # As many panels as the cache holds, but four items a thread, so that threads end together.
-        panels_per_item = min(MAX_ITEM_PANELS, ITEM_BYTES // (num_steps * STEP_BYTES), num_panels // (4 * num_threads))
+        panels_per_item = min(MAX_ITEM_PANELS, ITEM_BYTES // (num_steps * STEP_BYTES), num_panels // (4 * threads.size))
         panels_per_item = max(1, panels_per_item)
         thread_bytes = CONFIG_BYTES + SUMS_BYTES * panels_per_item
-        self._scratch = torch.empty(num_threads * thread_bytes + CACHE_LINE, dtype=torch.uint8)
-        self._kernel = openmp.compile_kernel(_linear)
-        self._arguments = openmp.KernelArguments(14)
+        self._scratch = torch.empty(threads.size * thread_bytes + CACHE_LINE, dtype=torch.uint8)
+        self._kernel = compile_kernel(_linear)
+        self._arguments = KernelArguments(14)
         v = self._arguments.values
         v[2] = self._packed.data_ptr()
         v[3] = self._bias.data_ptr()
@@ -107,7 +109,7 @@ class AmxLinear(nn.Module):
         v[5] = out.data_ptr()
         v[6] = rows
         small = max(rows, MIN_COUNTED_ROWS) * self._work_of_row < MIN_PARALLEL_WORK
-        openmp.run(self._kernel, self._arguments, 1 if small else self._num_threads)
+        self._threads.run(self._kernel, self._arguments, parallel=not small)
         return out
 
 
@@ -116,11 +118,11 @@ def is_available() -> bool:
     return amx.is_available()
 
 
-def pack_amx(weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> AmxLinear | None:
+def pack_amx(weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> AmxLinear | None:
     """A packed layer that computes `F.linear(x, weight, bias)`, or None where it can't be had."""
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not is_available():
         return None
-    return AmxLinear(weight, bias, num_threads)
+    return AmxLinear(weight, bias, threads)
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:

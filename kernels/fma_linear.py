@@ -11,12 +11,10 @@ import torch
 from numba import njit
 from torch import nn
 
-from . import openmp
 from .simd import (
     LANES,
     TILE,
     address_of,
-    atomic_add,
     copy_16,
     load_f32,
     make_multiply_add,
@@ -24,6 +22,8 @@ from .simd import (
     multiply_add_4x4,
     store_f32,
 )
+from .thread_pool import KernelArguments, ThreadPool, compile_kernel
+from .threading_primitives import atomic_add
 
 ROWS_PER_ITEM = 48
 """Rows that one work item takes through a panel, while the panel stays in the core's cache."""
@@ -37,11 +37,11 @@ _multiply_add_6x4 = make_multiply_add(6, 4)
 class FmaLinear(nn.Module):
     """`x @ weight.T + bias` in float32."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> None:
         """weight: float32 [out_features, in_features]; bias: float32 [out_features]."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
-        self._num_threads = num_threads
+        self._threads = threads
         num_panels = -(-self.out_features // TILE)
         padded = torch.zeros(num_panels * TILE, self.in_features)
         padded[: self.out_features] = weight.detach()
@@ -49,9 +49,9 @@ class FmaLinear(nn.Module):
         self._bias = torch.zeros(num_panels * TILE)
         if bias is not None:
             self._bias[: self.out_features] = bias.detach()
-        self._scratch = torch.empty(num_threads, ROWS_PER_ITEM * TILE)
-        self._kernel = openmp.compile_kernel(_linear)
-        self._arguments = openmp.KernelArguments(12)
+        self._scratch = torch.empty(threads.size, ROWS_PER_ITEM * TILE)
+        self._kernel = compile_kernel(_linear)
+        self._arguments = KernelArguments(12)
         v = self._arguments.values
         v[2] = num_panels
         v[3] = self.in_features
@@ -72,7 +72,7 @@ class FmaLinear(nn.Module):
         v[9] = rows.data_ptr()
         v[10] = out.data_ptr()
         small = num_rows * self.in_features * self.out_features < SMALL
-        openmp.run(self._kernel, self._arguments, 1 if small else self._num_threads)
+        self._threads.run(self._kernel, self._arguments, parallel=not small)
         return out
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from .amx_linear import pack_amx
 from .fma_linear import FmaLinear
+from .thread_pool import ThreadPool
 
 
 class PackedLinear(nn.Module):
@@ -35,7 +36,7 @@ class PackedLinear(nn.Module):
         return self._linear(x, self._packed, self._bias, "none", [], "")
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> nn.Module | None:
+def pack(weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> nn.Module | None:
     """A packed layer that gives what `F.linear(x, weight, bias)` gives, or None where none fits.
 
     weight: [out_features, in_features]; bias: [out_features].
@@ -43,8 +44,8 @@ def pack(weight: torch.Tensor, bias: torch.Tensor | None, num_threads: int) -> n
     if weight.device.type != "cpu":
         return None
     if weight.dtype == torch.float32:
-        return FmaLinear(weight, bias, num_threads)
-    linear = pack_amx(weight, bias, num_threads)
+        return FmaLinear(weight, bias, threads)
+    linear = pack_amx(weight, bias, threads)
     if linear is not None:
         return linear
     if weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():

@@ -23,12 +23,10 @@ import numpy as np
 import torch
 from numba import njit
 
-from . import openmp
 from .simd import (
     LANES,
     TILE,
     address_of,
-    atomic_add,
     copy_16,
     exp_of_tile,
     fill_16,
@@ -50,6 +48,8 @@ from .simd import (
     widen,
     widen_16,
 )
+from .thread_pool import KernelArguments, ThreadPool, compile_kernel
+from .threading_primitives import atomic_add
 
 TILE_ROWS = 32
 """Query rows (tokens times query heads of a group) that share one pass over the keys."""
@@ -116,13 +116,13 @@ def make_batch(
 class PagedAttention:
     """Writes keys and values of a step into one layer's cache and attends; holds the scratch memory between calls."""
 
-    def __init__(self, num_threads: int) -> None:
-        self._num_threads = num_threads
-        self._write_arguments = openmp.KernelArguments(20)
-        self._attend_arguments = openmp.KernelArguments(40)
+    def __init__(self, threads: ThreadPool) -> None:
+        self._threads = threads
+        self._write_arguments = KernelArguments(20)
+        self._attend_arguments = KernelArguments(40)
         self._scratch = torch.empty(0)
-        self._write_cache = openmp.compile_kernel(_write_cache)
-        self._attend = openmp.compile_kernel(_attend)
+        self._write_cache = compile_kernel(_write_cache)
+        self._attend = compile_kernel(_attend)
 
     def __call__(
         self,
@@ -154,8 +154,8 @@ class PagedAttention:
 
         rows = batch.tokens_per_item * group
         scratch_floats = _scratch_floats(rows, head_dim, padded_dim)
-        if self._scratch.numel() < scratch_floats * self._num_threads:
-            self._scratch = torch.empty(scratch_floats * self._num_threads)
+        if self._scratch.numel() < scratch_floats * self._threads.size:
+            self._scratch = torch.empty(scratch_floats * self._threads.size)
         arguments = self._attend_arguments
         v = arguments.values
         v[0] = 0
@@ -188,7 +188,7 @@ class PagedAttention:
         v[27] = 0 if sinks is None else sinks.data_ptr()
         v[28:29].view(np.float64)[0] = scale
         v[29:30].view(np.float64)[0] = softcap
-        openmp.run(self._attend, arguments, self._num_threads)
+        self._threads.run(self._attend, arguments)
         return out
 
     def _write(
@@ -219,7 +219,7 @@ class PagedAttention:
         v[16] = batch.slot_offset.ctypes.data
         v[17] = key_cache.element_size()
         small = key.shape[0] * key.shape[1] * key.shape[2] < 16_384
-        openmp.run(self._write_cache, self._write_arguments, 1 if small else self._num_threads)
+        self._threads.run(self._write_cache, self._write_arguments, parallel=not small)
 
 
 def _scratch_floats(rows: int, head_dim: int, padded_dim: int) -> int:

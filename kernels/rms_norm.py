@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from numba import njit
 
-from . import openmp
 from .simd import (
     LANES,
     add_squares_16,
     address_of,
-    atomic_add,
     copy_16,
     fill_16,
     load_f32,
@@ -33,6 +31,8 @@ from .simd import (
     widen,
     widen_16,
 )
+from .thread_pool import KernelArguments, ThreadPool, compile_kernel
+from .threading_primitives import atomic_add
 
 
 class RMSNormKernel:
@@ -42,17 +42,17 @@ class RMSNormKernel:
     multiply in float32 and round once (Gemma's way).
     """
 
-    def __init__(self, weight: torch.Tensor, eps: float, *, round_before_weight: bool, num_threads: int) -> None:
+    def __init__(self, weight: torch.Tensor, eps: float, *, round_before_weight: bool, threads: ThreadPool) -> None:
         self._weight = weight.detach().to(torch.float32).contiguous()
-        self._num_threads = num_threads
-        self._kernel = openmp.compile_kernel(_rms_norm)
-        self._arguments = openmp.KernelArguments(12)
+        self._threads = threads
+        self._kernel = compile_kernel(_rms_norm)
+        self._arguments = KernelArguments(12)
         v = self._arguments.values
         v[2] = self._weight.numel()
         v[5] = self._weight.data_ptr()
         v[6:7].view(np.float64)[0] = eps
         v[7] = round_before_weight
-        self._scratch = torch.empty(num_threads * self._weight.numel() + LANES * num_threads)
+        self._scratch = torch.empty(threads.size * self._weight.numel() + LANES * threads.size)
         v[8] = self._scratch.data_ptr()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +67,7 @@ class RMSNormKernel:
         v[4] = out.data_ptr()
         v[9] = x.numel() // size
         v[10] = x.dtype == torch.bfloat16
-        openmp.run(self._kernel, self._arguments, 1 if x.numel() < 32_768 else self._num_threads)
+        self._threads.run(self._kernel, self._arguments, parallel=x.numel() >= 32_768)
         return out
 
 

@@ -14,13 +14,11 @@ import numpy as np
 import torch
 from numba import njit
 
-from . import openmp
 from .philox import uniform
 from .simd import (
     LANES,
     TILE,
     address_of,
-    atomic_add,
     bits_of,
     copy_16,
     exp_of_tile,
@@ -35,6 +33,8 @@ from .simd import (
     store_i64,
     sum_of_16,
 )
+from .thread_pool import KernelArguments, ThreadPool, compile_kernel
+from .threading_primitives import atomic_add
 
 NUM_BINS = (0x3F800000 >> 15) + 1
 """Bins of a weight in [0, 1] by the upper bits of its float32: 256 a power of two."""
@@ -57,16 +57,16 @@ class SamplingRows:
 class SamplingKernel:
     """Draws one token a row."""
 
-    def __init__(self, vocab_size: int, num_threads: int) -> None:
+    def __init__(self, vocab_size: int, threads: ThreadPool) -> None:
         self._vocab_size = vocab_size
-        self._num_threads = num_threads
-        self._sample = openmp.compile_kernel(_sample)
-        self._score = openmp.compile_kernel(_score)
+        self._threads = threads
+        self._sample = compile_kernel(_sample)
+        self._score = compile_kernel(_score)
         padded = -(-vocab_size // TILE) * TILE
         # A thread's scratch: weights, the bins' counts and masses, the members of one bin, one tile of sums.
         self._stride = 4 * padded + 16 * NUM_BINS + 16 * padded + 4 * TILE
-        self._scratch = torch.empty(self._stride * num_threads, dtype=torch.uint8)
-        self._arguments = openmp.KernelArguments(20)
+        self._scratch = torch.empty(self._stride * threads.size, dtype=torch.uint8)
+        self._arguments = KernelArguments(20)
 
     def sample(self, logits: torch.Tensor, rows: SamplingRows) -> np.ndarray:
         """logits float32 [num_rows, vocab_size], contiguous. Returns int64 [num_rows]; -1 where no logit is finite."""
@@ -84,7 +84,7 @@ class SamplingKernel:
         v[12] = tokens.ctypes.data
         v[13] = self._scratch.data_ptr()
         v[14] = self._stride
-        openmp.run(self._sample, self._arguments, min(self._num_threads, num_rows))
+        self._threads.run(self._sample, self._arguments, parallel=num_rows > 1)
         return tokens
 
     def score(self, logits: torch.Tensor, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,7 +104,7 @@ class SamplingKernel:
         v[8] = ranks.ctypes.data
         v[13] = self._scratch.data_ptr()
         v[14] = self._stride
-        openmp.run(self._score, self._arguments, min(self._num_threads, num_rows))
+        self._threads.run(self._score, self._arguments, parallel=num_rows > 1)
         return log_sums, logprobs, ranks
 
 

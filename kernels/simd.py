@@ -30,7 +30,7 @@ _V_I16 = ir.VectorType(_I16, LANES)
 _V_I32 = ir.VectorType(_I32, LANES)
 
 
-def _instruction(function: Callable[..., Any]) -> Any:
+def instruction(function: Callable[..., Any]) -> Any:
     """numba's `intrinsic`, typed as what a kernel calls: without the typing context that numba passes first."""
     return intrinsic(function)
 
@@ -123,7 +123,7 @@ def make_multiply_add(rows: int, vectors: int) -> Any:
                 _store(builder, sums[r][v], c_address[r][v], 4)
         return _context.get_dummy_value()
 
-    @_instruction
+    @instruction
     def multiply_add(_typing, a, a_stride, b, b_stride, c, c_stride, depth):
         return types.void(*[types.int64] * 7), generate
 
@@ -136,7 +136,7 @@ multiply_add_4x1 = make_multiply_add(4, 1)
 multiply_add_1x1 = make_multiply_add(1, 1)
 
 
-@_instruction
+@instruction
 def address_of(_typing, pointer):
     """The address that a kernel's argument pointer holds."""
 
@@ -146,7 +146,7 @@ def address_of(_typing, pointer):
     return types.int64(types.CPointer(types.int64)), generate
 
 
-@_instruction
+@instruction
 def load_i64(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(_pointer(builder, arguments[0], _I64), align=8, typ=_I64)
@@ -154,7 +154,7 @@ def load_i64(_typing, address):
     return types.int64(types.int64), generate
 
 
-@_instruction
+@instruction
 def store_i64(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, arguments[1], arguments[0], 8)
@@ -163,7 +163,7 @@ def store_i64(_typing, address, value):
     return types.void(types.int64, types.int64), generate
 
 
-@_instruction
+@instruction
 def store_f64(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, arguments[1], arguments[0], 8)
@@ -172,7 +172,7 @@ def store_f64(_typing, address, value):
     return types.void(types.int64, types.float64), generate
 
 
-@_instruction
+@instruction
 def bits_of(_typing, value):
     """The 32 bits of a float32; of two positive numbers the larger has the larger bits."""
 
@@ -182,7 +182,7 @@ def bits_of(_typing, value):
     return types.uint32(types.float32), generate
 
 
-@_instruction
+@instruction
 def load_i32(_typing, address):
     def generate(_context, builder, _signature, arguments):
         value = builder.load(_pointer(builder, arguments[0], _I32), align=4, typ=_I32)
@@ -191,7 +191,7 @@ def load_i32(_typing, address):
     return types.int64(types.int64), generate
 
 
-@_instruction
+@instruction
 def load_f32(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(_pointer(builder, arguments[0], _F32), align=4, typ=_F32)
@@ -199,7 +199,7 @@ def load_f32(_typing, address):
     return types.float32(types.int64), generate
 
 
-@_instruction
+@instruction
 def store_f32(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, arguments[1], arguments[0], 4)
@@ -208,7 +208,7 @@ def store_f32(_typing, address, value):
     return types.void(types.int64, types.float32), generate
 
 
-@_instruction
+@instruction
 def load_f64(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(_pointer(builder, arguments[0], ir.DoubleType()), align=8, typ=ir.DoubleType())
@@ -216,7 +216,7 @@ def load_f64(_typing, address):
     return types.float64(types.int64), generate
 
 
-@_instruction
+@instruction
 def load_u16(_typing, address):
     def generate(_context, builder, _signature, arguments):
         value = builder.load(_pointer(builder, arguments[0], _I16), align=2, typ=_I16)
@@ -225,7 +225,7 @@ def load_u16(_typing, address):
     return types.uint32(types.int64), generate
 
 
-@_instruction
+@instruction
 def widen(_typing, bits):
     """The float32 of the bfloat16 in the low half of `bits`."""
 
@@ -235,7 +235,7 @@ def widen(_typing, bits):
     return types.float32(types.uint32), generate
 
 
-@_instruction
+@instruction
 def narrow(_typing, value):
     """The bfloat16 nearest to `value` (ties to even), in the low half of the result; NaN stays NaN."""
 
@@ -250,7 +250,7 @@ def narrow(_typing, value):
     return types.uint32(types.float32), generate
 
 
-@_instruction
+@instruction
 def store_u16(_typing, address, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, builder.trunc(arguments[1], _I16), arguments[0], 2)
@@ -259,18 +259,7 @@ def store_u16(_typing, address, value):
     return types.void(types.int64, types.uint32), generate
 
 
-@_instruction
-def atomic_add(_typing, address, value):
-    """Add to the int64 at `address` and return what it held before; threads draw their items with it."""
-
-    def generate(_context, builder, _signature, arguments):
-        pointer = _pointer(builder, arguments[0], _I64)
-        return builder.atomic_rmw("add", pointer, arguments[1], "monotonic")
-
-    return types.int64(types.int64, types.int64), generate
-
-
-@_instruction
+@instruction
 def widen_16(_typing, target, source):
     """Sixteen bfloat16 values to float32."""
 
@@ -283,7 +272,7 @@ def widen_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@_instruction
+@instruction
 def copy_16(_typing, target, source):
     """Sixteen float32 values."""
 
@@ -294,7 +283,7 @@ def copy_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@_instruction
+@instruction
 def fill_16(_typing, target, value):
     def generate(context, builder, _signature, arguments):
         _store(builder, _broadcast(builder, arguments[1]), arguments[0], 4)
@@ -303,7 +292,7 @@ def fill_16(_typing, target, value):
     return types.void(types.int64, types.float32), generate
 
 
-@_instruction
+@instruction
 def scale_16(_typing, target, factor):
     """Sixteen float32 values times `factor`, in place."""
 
@@ -316,7 +305,7 @@ def scale_16(_typing, target, factor):
     return types.void(types.int64, types.float32), generate
 
 
-@_instruction
+@instruction
 def multiply_16(_typing, target, source):
     """`target[i] *= source[i]` over sixteen float32 values."""
 
@@ -329,7 +318,7 @@ def multiply_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@_instruction
+@instruction
 def add_squares_16(_typing, sums, source):
     """`sums[i] += source[i]²` over sixteen float32 values."""
 
@@ -342,7 +331,7 @@ def add_squares_16(_typing, sums, source):
     return types.void(types.int64, types.int64), generate
 
 
-@_instruction
+@instruction
 def narrow_16(_typing, target, source):
     """Sixteen float32 values to the nearest bfloat16 (ties to even)."""
 
@@ -354,7 +343,7 @@ def narrow_16(_typing, target, source):
     return types.void(types.int64, types.int64), generate
 
 
-@_instruction
+@instruction
 def round_16(_typing, target):
     """Sixteen float32 values to the nearest that bfloat16 can hold, in place."""
 
@@ -367,7 +356,7 @@ def round_16(_typing, target):
     return types.void(types.int64), generate
 
 
-@_instruction
+@instruction
 def max_of_tile(_typing, source):
     """The largest of the 64 float32 values of a row."""
 
@@ -387,7 +376,7 @@ def max_of_tile(_typing, source):
     return types.float32(types.int64), generate
 
 
-@_instruction
+@instruction
 def exp_of_tile(_typing, row, maximum, sums):
     """`row[i] = exp(row[i] - maximum)` over 64 values, and their sum added lane by lane to `sums` [16]."""
 
@@ -405,7 +394,7 @@ def exp_of_tile(_typing, row, maximum, sums):
     return types.void(types.int64, types.float32, types.int64), generate
 
 
-@_instruction
+@instruction
 def tanh_of_tile(_typing, row, scale, factor):
     """`row[i] = factor * tanh(scale * row[i])` over 64 values (the soft cap of attention scores)."""
 
@@ -425,7 +414,7 @@ def tanh_of_tile(_typing, row, scale, factor):
     return types.void(types.int64, types.float32, types.float32), generate
 
 
-@_instruction
+@instruction
 def sum_of_16(_typing, source):
     """The sum of sixteen float32 values, folded in halves."""
 

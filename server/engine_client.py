@@ -34,7 +34,8 @@ from .output_processor import OutputProcessor, RequestState, SampleDelta, merge_
 
 logger = logging.getLogger(__name__)
 
-ENGINE_TIMEOUT_SECONDS = 30.0
+ENGINE_TIMEOUT_SECONDS = 120.0
+"""A step of a large model on a CPU may take a minute, and the engine speaks between steps."""
 HELLO_SECONDS = 0.25
 """Between greetings, until the engine answers one."""
 WATCH_SECONDS = 1.0

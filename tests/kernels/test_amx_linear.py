@@ -7,6 +7,7 @@ import torch
 
 from zqserve.kernels import amx_linear
 from zqserve.kernels.amx_linear import AmxLinear, pack_amx
+from zqserve.kernels.thread_pool import ThreadPool
 
 needs_amx = pytest.mark.skipif(
     not amx_linear.is_available(), reason="the processor has no AMX for bfloat16, or Linux refused its use"
@@ -23,7 +24,7 @@ def _layer(in_features: int, out_features: int, *, bias: bool, num_threads: int 
     layer = pack_amx(
         _random(out_features, in_features, seed=1),
         _random(out_features, seed=2) if bias else None,
-        num_threads,
+        ThreadPool(num_threads),
     )
     assert layer is not None
     return layer
@@ -108,4 +109,4 @@ def test_input_of_another_dtype_or_width_is_refused(x: torch.Tensor) -> None:
 
 
 def test_float32_weights_are_left_to_others() -> None:
-    assert pack_amx(torch.zeros(40, 72), None, 1) is None
+    assert pack_amx(torch.zeros(40, 72), None, ThreadPool(1)) is None

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from zqserve.kernels.paged_attention import PagedAttention, make_batch
 from zqserve.kernels.reference import ReferenceAttention
+from zqserve.kernels.thread_pool import ThreadPool
 
 
 @dataclass
@@ -111,7 +112,7 @@ shapes = st.builds(
 @settings(max_examples=40, deadline=None)
 def test_any_mix_of_chunks_and_decodes_equals_the_plain_form(shape: Shape) -> None:
     states = _states(shape)
-    found = _attend(PagedAttention(num_threads=2), shape, states)
+    found = _attend(PagedAttention(ThreadPool(2)), shape, states)
     expected = _attend(ReferenceAttention(), shape, states)
     tolerance = 1e-4 if shape.dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
@@ -123,15 +124,15 @@ def test_a_sequence_has_the_same_bits_alone_chunked_and_batched(dtype: torch.dty
     length = 150
     whole = Shape([(0, length)], group=3, head_dim=64, value_dim=64, dtype=dtype, sliding_window=sliding_window)
     (state,) = _states(whole)
-    expected = _attend(PagedAttention(1), whole, [state])
+    expected = _attend(PagedAttention(ThreadPool(1)), whole, [state])
     for start, count in ((0, 1), (0, 64), (63, 2), (64, 86), (149, 1), (100, 33)):
         prefix = [part[: start + count] for part in state]
         alone = Shape([(start, count)], **_rest(whole))
-        assert torch.equal(_attend(PagedAttention(1), alone, [prefix]), expected[start : start + count])
+        assert torch.equal(_attend(PagedAttention(ThreadPool(1)), alone, [prefix]), expected[start : start + count])
         others = Shape([(90, 1), (start, count), (0, 70), (17, 1)], **_rest(whole))
         states = _states(others)
         states[1] = prefix
-        batched = _attend(PagedAttention(2), others, states)
+        batched = _attend(PagedAttention(ThreadPool(2)), others, states)
         assert torch.equal(batched[1 : 1 + count], expected[start : start + count])
 
 

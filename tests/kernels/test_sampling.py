@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from zqserve.kernels.philox import philox
 from zqserve.kernels.reference import ReferenceSampling, kept_weights
 from zqserve.kernels.sampling import SamplingKernel, SamplingRows
+from zqserve.kernels.thread_pool import ThreadPool
 
 
 def _rows(count: int, *, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, seed=7, first_position=0) -> SamplingRows:
@@ -41,7 +42,7 @@ def test_greedy_takes_the_first_of_the_largest_logits() -> None:
     logits = torch.zeros(3, 1000)
     logits[0, [300, 999]] = 2.0
     logits[1, 999] = 1.0
-    assert SamplingKernel(1000, 2).sample(logits, _rows(3, temperature=0.0)).tolist() == [300, 999, 0]
+    assert SamplingKernel(1000, ThreadPool(2)).sample(logits, _rows(3, temperature=0.0)).tolist() == [300, 999, 0]
 
 
 @given(
@@ -59,7 +60,7 @@ def test_every_draw_lies_in_what_the_limits_keep(size, spread, temperature, top_
     # Rounded logits bring ties, which the limits must treat alike in both forms.
     logits = (torch.randn(size, generator=generator) * spread).mul(8).round().div(8)
     rows = _rows(20, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, seed=seed)
-    found = SamplingKernel(size, 1).sample(logits.repeat(20, 1), rows)
+    found = SamplingKernel(size, ThreadPool(1)).sample(logits.repeat(20, 1), rows)
     # A hair wider, for a token whose running sum differs from top_p by rounding alone.
     wider = kept_weights(logits, temperature, top_k, min(1.0, top_p * 1.0001 + 1e-7), min_p * 0.9999)
     assert (wider[torch.from_numpy(found)] > 0).all()
@@ -71,7 +72,7 @@ def test_every_draw_lies_in_what_the_limits_keep(size, spread, temperature, top_
 def test_draws_follow_the_weights(limits) -> None:
     logits = torch.randn(300, generator=torch.Generator().manual_seed(2)) * 2
     count = 100_000
-    found = SamplingKernel(300, 2).sample(logits.repeat(count, 1), _rows(count, **limits))
+    found = SamplingKernel(300, ThreadPool(2)).sample(logits.repeat(count, 1), _rows(count, **limits))
     weights = kept_weights(
         logits,
         limits.get("temperature", 1.0),
@@ -85,7 +86,7 @@ def test_draws_follow_the_weights(limits) -> None:
 
 def test_a_row_draws_the_same_alone_and_among_others() -> None:
     logits = torch.randn(64, 5000, generator=torch.Generator().manual_seed(1))
-    kernel = SamplingKernel(5000, 2)
+    kernel = SamplingKernel(5000, ThreadPool(2))
     together = kernel.sample(logits, _rows(64, top_p=0.9))
     alone = [kernel.sample(logits[i : i + 1].contiguous(), _rows(1, top_p=0.9, first_position=i))[0] for i in range(64)]
     assert together.tolist() == alone
@@ -96,13 +97,13 @@ def test_a_row_without_a_finite_logit_is_reported_and_costs_no_other() -> None:
     logits[0] = torch.nan
     logits[1] = -torch.inf
     logits[2, 4] = 9.0
-    assert SamplingKernel(100, 1).sample(logits, _rows(3, temperature=0.0)).tolist() == [-1, -1, 4]
+    assert SamplingKernel(100, ThreadPool(1)).sample(logits, _rows(3, temperature=0.0)).tolist() == [-1, -1, 4]
 
 
 def test_scores_equal_those_of_plain_torch() -> None:
     logits = torch.randn(9, 777, generator=torch.Generator().manual_seed(6)) * 5
     tokens = np.arange(9) * 80
     for found, expected in zip(
-        SamplingKernel(777, 2).score(logits, tokens), ReferenceSampling().score(logits, tokens), strict=True
+        SamplingKernel(777, ThreadPool(2)).score(logits, tokens), ReferenceSampling().score(logits, tokens), strict=True
     ):
         np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -1,0 +1,148 @@
+"""Runs compiled CPU kernels on a few threads that share the work item by item.
+
+A kernel is a numba `cfunc` that takes one pointer to a block of int64 arguments (addresses and sizes). The calling
+thread and the helpers all call it and take item numbers from an atomic counter in the block, until none is left.
+
+A helper that has not come by then is not waited for: on a machine where other processes want the cores too, a helper
+may be off its core for milliseconds, and a step has dozens of kernels. (An OpenMP team waits for every member at every
+barrier: with one core taken by somebody else, a decode step of a small model took twenty times as long.)
+
+Between two kernels of a step the helpers spin for a moment; when nothing comes they sleep in the kernel and cost nothing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba import cfunc, types
+
+from .simd import address_of
+from .threading_primitives import (
+    atomic_add,
+    atomic_load,
+    call_kernel,
+    pause,
+    read_event,
+    yield_core,
+)
+
+KERNEL_SIGNATURE = types.void(types.CPointer(types.int64))
+
+SPINS = 15_000
+"""Looks for work before a helper sleeps: a fraction of a millisecond, longer than the pause between two kernels of a
+step."""
+
+# Places in the shared state, a cache line (8 of int64) apart where several threads write.
+GENERATION, FUNCTION, ARGUMENTS, STOP, EVENT = 0, 1, 2, 3, 4
+"""GENERATION is odd while a kernel is open to helpers; the caller alone changes it."""
+BUSY = 8
+"""Helpers that may be inside the open kernel."""
+SLEEPERS = 16
+STATE_SIZE = 24
+
+
+class KernelArguments:
+    """The int64 arguments of a kernel call; the tensors whose addresses they hold are the caller's to keep alive."""
+
+    def __init__(self, size: int) -> None:
+        self.values = np.zeros(size, np.int64)
+        self.address = self.values.ctypes.data
+
+
+class ThreadPool:
+    """`size` threads: the caller and `size - 1` helpers. Used by one calling thread at a time."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._state = np.zeros(STATE_SIZE, np.int64)
+        self._event = os.eventfd(0, os.EFD_SEMAPHORE)
+        self._state[EVENT] = self._event
+        address = self._state.ctypes.data
+        self._state_pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_int64))
+        self._run = compile_kernel(_run).ctypes
+        help_out = compile_kernel(_help).ctypes
+        helpers = [
+            threading.Thread(target=help_out, args=(self._state_pointer,), name=f"kernel-{i}", daemon=True)
+            for i in range(1, size)
+        ]
+        for helper in helpers:
+            helper.start()
+        # The state must outlive the helpers, which the finalizer ends before it lets go of it.
+        weakref.finalize(self, _stop, self._state, self._event, helpers)
+
+    def run(self, kernel: Any, arguments: KernelArguments, *, parallel: bool = True) -> None:
+        """Call a compiled kernel and return when all its items are done; `parallel=False`: on this thread alone."""
+        if self.size == 1 or not parallel:
+            kernel.ctypes(ctypes.cast(arguments.address, ctypes.POINTER(ctypes.c_int64)))
+            return
+        self._state[FUNCTION] = kernel.address
+        self._state[ARGUMENTS] = arguments.address
+        if self._state[SLEEPERS]:
+            os.eventfd_write(self._event, int(self._state[SLEEPERS]))
+        self._run(self._state_pointer)
+
+
+def compile_kernel(function: Callable[..., None]) -> Any:
+    """Compile `function(args)` as a kernel; the machine code is cached on disk for the next start, where it can be."""
+    try:
+        return cfunc(KERNEL_SIGNATURE, cache=True, error_model="numpy")(function)
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        return cfunc(KERNEL_SIGNATURE, error_model="numpy")(function)
+
+
+def _run(state):
+    """The caller's part: open the kernel, work, close it, and wait for the helpers that are inside."""
+    base = address_of(state)
+    atomic_add(base + 8 * GENERATION, 1)
+    call_kernel(state[FUNCTION], state[ARGUMENTS])
+    atomic_add(base + 8 * GENERATION, 1)
+    spins = 0
+    while atomic_load(base + 8 * BUSY) != 0:
+        pause()
+        spins += 1
+        if spins > SPINS:
+            # The helper may be waiting for this very core.
+            yield_core()
+
+
+def _help(state):
+    """A helper's life: join each open kernel once, spin, then sleep until the caller wakes it."""
+    base = address_of(state)
+    joined = 0
+    spins = 0
+    while atomic_load(base + 8 * STOP) == 0:
+        generation = atomic_load(base + 8 * GENERATION)
+        if generation % 2 == 1 and generation != joined:
+            # First be counted, then look again: a kernel that is still open now is not closed before this helper
+            # has left it.
+            atomic_add(base + 8 * BUSY, 1)
+            if atomic_load(base + 8 * GENERATION) == generation:
+                call_kernel(state[FUNCTION], state[ARGUMENTS])
+            atomic_add(base + 8 * BUSY, -1)
+            joined = generation
+            spins = 0
+        elif spins < SPINS:
+            pause()
+            spins += 1
+        else:
+            atomic_add(base + 8 * SLEEPERS, 1)
+            read_event(state[EVENT])
+            atomic_add(base + 8 * SLEEPERS, -1)
+            spins = 0
+
+
+def _stop(state: np.ndarray, event: int, helpers: list[threading.Thread]) -> None:
+    state[STOP] = 1
+    if helpers:
+        os.eventfd_write(event, len(helpers))
+    for helper in helpers:
+        helper.join()
+    os.close(event)

@@ -1,0 +1,93 @@
+"""What threads need of the processor and the system, as functions that compiled kernels can call.
+
+All addresses are int64 and count bytes. Atomic operations are sequentially consistent.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from .simd import instruction
+
+_I32 = ir.IntType(32)
+_I64 = ir.IntType(64)
+
+
+@instruction
+def atomic_add(_typing, address, value):
+    """Add to the int64 at `address` and return what it held before; threads draw their items with it."""
+
+    def generate(_context, builder, _signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        return builder.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), generate
+
+
+@instruction
+def atomic_load(_typing, address):
+    def generate(_context, builder, _signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _I64.as_pointer())
+        return builder.load_atomic(pointer, "seq_cst", 8, typ=_I64)
+
+    return types.int64(types.int64), generate
+
+
+@instruction
+def call_kernel(_typing, function, arguments):
+    """Call the kernel at the address `function` with the argument block at the address `arguments`."""
+
+    def generate(context, builder, _signature, arguments):
+        kernel_type = ir.FunctionType(ir.VoidType(), [_I64.as_pointer()])
+        kernel = builder.inttoptr(arguments[0], kernel_type.as_pointer())
+        builder.call(kernel, [builder.inttoptr(arguments[1], _I64.as_pointer())])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@instruction
+def pause(_typing):
+    """Tell the processor that this is a waiting loop, where it has a word for that."""
+
+    def generate(context, builder, _signature, _arguments):
+        if builder.module.triple.startswith("x86_64"):
+            _call(builder, ir.VoidType(), [], "llvm.x86.sse2.pause")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@instruction
+def yield_core(_typing):
+    """Let another thread that waits for this core run."""
+
+    def generate(context, builder, _signature, _arguments):
+        _call(builder, _I32, [], "sched_yield")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@instruction
+def read_event(_typing, descriptor):
+    """Sleep until the eventfd has been written to, and take one from it."""
+
+    def generate(context, builder, _signature, arguments):
+        buffer = cgutils.alloca_once(builder, _I64)
+        descriptor = builder.trunc(arguments[0], _I32)
+        _call(builder, _I64, [descriptor, buffer, ir.Constant(_I64, 8)], "read")
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+def _call(builder: Any, result: ir.Type, arguments: list[Any], name: str) -> Any:
+    """Call the C function or LLVM intrinsic `name`."""
+    function_type = ir.FunctionType(result, [argument.type for argument in arguments])
+    function = cgutils.get_or_insert_function(builder.module, function_type, name)
+    return builder.call(function, arguments)
