@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 .PHONY: serve test lint bench
 
 serve: $(VENV)/ready
-	$(BIN)/python -m zqserve --model demo/model --port $(PORT)
+	$(BIN)/python -m zqserve --model demo/model --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/ready
 	$(BIN)/python -m pytest

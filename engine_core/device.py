@@ -12,6 +12,7 @@ from ..kernels.reference import ReferenceAttention, ReferenceSampling
 from ..kernels.sampling import SamplingKernel
 from ..kernels.thread_pool import ThreadPool
 from .config import EngineConfig
+from .host_runtime import tune_allocator
 
 MIN_TEAM_TOKENS = 128
 """Tokens of a step from which torch's own operations use all threads."""
@@ -57,6 +58,8 @@ def open_device(config: EngineConfig) -> Device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     num_threads = config.num_threads or len(os.sched_getaffinity(0))
+    if name == "cpu":
+        tune_allocator()
     threads = ThreadPool(num_threads if name == "cpu" else 1)
     return Device(
         torch_device=torch.device(name),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from .config import EngineConfig
 from .errors import UnsupportedModelError
+from .host_runtime import tune_openmp
 from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
 from .request import Request
 from .scheduler import ClientOutputs, Scheduler
@@ -27,6 +28,7 @@ def build_engine_core(config: EngineConfig, progress: Callable[[str], None] = lo
     """
     if not Path(config.model, "config.json").is_file():
         raise UnsupportedModelError(f"{config.model} is not the directory of a model: it has no config.json.")
+    tune_openmp()
     # Here and not above: it brings torch, which whoever only imports this module does not want to wait for.
     from .model_runner import ModelRunner
 

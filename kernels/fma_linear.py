@@ -32,6 +32,9 @@ SMALL = 1 << 18
 """Multiply-adds below which one thread is done before a second one has woken up."""
 
 _multiply_add_6x4 = make_multiply_add(6, 4)
+_multiply_add_5x4 = make_multiply_add(5, 4)
+_multiply_add_3x4 = make_multiply_add(3, 4)
+_multiply_add_2x4 = make_multiply_add(2, 4)
 
 
 class FmaLinear(nn.Module):
@@ -103,16 +106,26 @@ def _linear(args):
 @njit(error_model="numpy")
 def _multiply_rows(x, panel, sums, rows, depth):
     """sums [rows, 64] += x [rows, depth] · panel [depth, 64]."""
+    # Groups of four to six rows where that is possible: smaller ones leave the multipliers waiting for each other.
+    groups = (rows + 5) // 6
     row = 0
-    while row + 6 <= rows:
-        _multiply_add_6x4(x + 4 * depth * row, depth, panel, TILE, sums + 4 * TILE * row, TILE, depth)
-        row += 6
-    while row + 4 <= rows:
-        multiply_add_4x4(x + 4 * depth * row, depth, panel, TILE, sums + 4 * TILE * row, TILE, depth)
-        row += 4
-    while row < rows:
-        multiply_add_1x4(x + 4 * depth * row, depth, panel, TILE, sums + 4 * TILE * row, TILE, depth)
-        row += 1
+    for group in range(groups):
+        count = (rows * (group + 1)) // groups - row
+        a = x + 4 * depth * row
+        c = sums + 4 * TILE * row
+        if count == 6:
+            _multiply_add_6x4(a, depth, panel, TILE, c, TILE, depth)
+        elif count == 5:
+            _multiply_add_5x4(a, depth, panel, TILE, c, TILE, depth)
+        elif count == 4:
+            multiply_add_4x4(a, depth, panel, TILE, c, TILE, depth)
+        elif count == 3:
+            _multiply_add_3x4(a, depth, panel, TILE, c, TILE, depth)
+        elif count == 2:
+            _multiply_add_2x4(a, depth, panel, TILE, c, TILE, depth)
+        else:
+            multiply_add_1x4(a, depth, panel, TILE, c, TILE, depth)
+        row += count
 
 
 @njit(error_model="numpy")
