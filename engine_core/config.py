@@ -9,6 +9,9 @@ Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 LoadFormat = Literal["auto", "safetensors", "pt", "dummy"]
 SchedulingPolicy = Literal["fcfs", "priority"]
 
+DEFAULT_MAX_NUM_BATCHED_TOKENS = 512
+"""Enough to keep a CPU's matrix units busy; more only makes first tokens and other requests wait longer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
@@ -32,7 +35,7 @@ class EngineConfig:
     gpu_memory_utilization: float = 0.92
     max_num_seqs: int = 256
     """Requests that run at once."""
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = DEFAULT_MAX_NUM_BATCHED_TOKENS
     """Token budget of a step."""
     enable_prefix_caching: bool = True
     scheduling_policy: SchedulingPolicy = "fcfs"

@@ -33,9 +33,7 @@ def merge_projections(model: nn.Module, threads: ThreadPool) -> None:
     for parent in list(model.modules()):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
-            packed = _pack_together(
-                [linear for linear in linears if type(linear) is nn.Linear], len(names), threads
-            )
+            packed = _pack_together([linear for linear in linears if type(linear) is nn.Linear], len(names), threads)
             if packed is not None:
                 product = SharedProduct(packed, [linear.out_features for linear in linears if linear is not None])
                 for index, name in enumerate(names):

@@ -218,7 +218,7 @@ class PagedAttention:
         v[15] = batch.slot_block.ctypes.data
         v[16] = batch.slot_offset.ctypes.data
         v[17] = key_cache.element_size()
-        small = key.shape[0] * key.shape[1] * key.shape[2] < 16_384
+        small = key.shape[0] * key.shape[1] * key.shape[2] < 4_096
         self._threads.run(self._write_cache, self._write_arguments, parallel=not small)
 
 

@@ -7,7 +7,7 @@ A helper that has not come by then is not waited for: on a machine where other p
 may be off its core for milliseconds, and a step has dozens of kernels. (An OpenMP team waits for every member at every
 barrier: with one core taken by somebody else, a decode step of a small model took twenty times as long.)
 
-Between two kernels of a step the helpers spin for a moment; when nothing comes they sleep in the kernel and cost nothing.
+Between two kernels of a step the helpers spin for a moment; when nothing comes they sleep and cost nothing.
 """
 
 from __future__ import annotations

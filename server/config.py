@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter, Token, validators
 
-from ..engine_core.config import Dtype, EngineConfig, LoadFormat, SchedulingPolicy
+from ..engine_core.config import DEFAULT_MAX_NUM_BATCHED_TOKENS, Dtype, EngineConfig, LoadFormat, SchedulingPolicy
 
 ContentFormat = Literal["auto", "string", "openai"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -161,7 +161,7 @@ class ServerConfig:
     """Share of a GPU's memory that weights, cache and workspace may take."""
     max_num_seqs: Annotated[int, _POSITIVE, Parameter(group=_ENGINE)] = 256
     """Requests that run at once."""
-    max_num_batched_tokens: Annotated[int, _SIZE, Parameter(group=_ENGINE)] = 2048
+    max_num_batched_tokens: Annotated[int, _SIZE, Parameter(group=_ENGINE)] = DEFAULT_MAX_NUM_BATCHED_TOKENS
     """Token budget of a step."""
     enable_prefix_caching: Annotated[bool, Parameter(group=_ENGINE)] = True
     """Whether requests share the cache of a common prefix."""

@@ -25,6 +25,7 @@ SAMPLING_KEYS = {
 }
 """Fields of a generation config that are defaults of requests, and their names in `SamplingParams`."""
 
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What the front-end must know of a model."""

@@ -53,6 +53,8 @@ def test_imports_point_one_way(folder: str) -> None:
     ],
 )
 def test_the_front_end_starts_without_torch(module: str) -> None:
-    check = f"import sys, {module}; print(*[name for name in ('torch', 'transformers', 'numba') if name in sys.modules])"
+    check = (
+        f"import sys, {module}; print(*[name for name in ('torch', 'transformers', 'numba') if name in sys.modules])"
+    )
     found = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     assert found.stdout.split() == []

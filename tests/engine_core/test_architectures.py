@@ -111,7 +111,9 @@ def test_a_length_dependent_rope_is_chosen_by_the_longest_context_and_not_by_the
     core = build_engine_core(EngineConfig(model=str(directory), num_blocks=60, num_threads=1))
     outputs, _ = _serve(core, [[7], *prompts])
     for prompt, output in zip(prompts, outputs[1:], strict=True):
-        expected = reference.generate(torch.tensor([prompt]), max_new_tokens=MAX_TOKENS, do_sample=False, eos_token_id=None)
+        expected = reference.generate(
+            torch.tensor([prompt]), max_new_tokens=MAX_TOKENS, do_sample=False, eos_token_id=None
+        )
         assert output == expected[0, len(prompt) :].tolist()
 
 
