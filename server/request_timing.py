@@ -54,10 +54,12 @@ class RequestTiming:
             index, num_tokens = delta.index, len(delta.token_ids)
             if num_tokens:
                 num_new_tokens += num_tokens
+                # Tokens that come together share the time since the one before them.
                 last = self._last_token.get(index)
-                if last is not None:
-                    metrics.inter_token_latency.observe((now - last) / num_tokens)
-                elif self._first_token is None:
+                interval = 0.0 if last is None else (now - last) / num_tokens
+                for _ in range(num_tokens - (last is None)):
+                    metrics.inter_token_latency.observe(interval)
+                if self._first_token is None:
                     self._first_token = now
                     metrics.time_to_first_token.observe(now - self._start)
                 self._last_token[index] = now

@@ -10,7 +10,7 @@ import pytest
 from tests.running_server import DEMO_MODEL, RunningServer
 from zqserve import LLM, SamplingParams
 
-PROMPT = "The future of AI is"
+PROMPT = "Once upon a time"
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "seed": 20, "max_tokens": 40}
 NUM_OTHERS = 31
 
