@@ -32,8 +32,10 @@ def block_bytes(geometry: dict[int, LayerGeometry], block_size: int, dtype: torc
 def num_blocks(config: EngineConfig, device: Device, bytes_per_block: int, max_model_len: int) -> int:
     """How many blocks to make: as configured, or as free memory and the largest possible load allow.
 
-    Raises ValueError when not even one block fits.
+    Raises ValueError when not even one block fits, or when the blocks are of a size that the kernels do not know.
     """
+    if config.block_size < LANES or config.block_size % LANES:
+        raise ValueError(f"block_size must be a multiple of {LANES}, got {config.block_size}.")
     if config.num_blocks is not None:
         return config.num_blocks
     if config.kv_cache_memory_bytes is not None:

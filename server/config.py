@@ -155,8 +155,8 @@ class ServerConfig:
     """Size of the KV cache in bytes, or such as 4G."""
     num_gpu_blocks_override: Annotated[int | None, _POSITIVE, Parameter(group=_ENGINE)] = None
     """Number of blocks of the KV cache, whatever the memory says."""
-    block_size: Annotated[int, _POSITIVE, Parameter(group=_ENGINE)] = 16
-    """Tokens of a block of the KV cache."""
+    block_size: Annotated[int, Parameter(group=_ENGINE, validator=validators.Number(gte=16, modulo=16))] = 16
+    """Tokens of a block of the KV cache, a multiple of 16."""
     gpu_memory_utilization: Annotated[float, Parameter(group=_ENGINE, validator=validators.Number(gt=0, lte=1))] = 0.92
     """Share of a GPU's memory that weights, cache and workspace may take."""
     max_num_seqs: Annotated[int, _POSITIVE, Parameter(group=_ENGINE)] = 256

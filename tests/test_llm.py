@@ -214,6 +214,7 @@ def test_mistakes_are_refused_before_anything_is_generated(llm: LLM) -> None:
         ({"trust_remote_code": True}, ValueError),
         ({"tensor_parallel_size": 2}, ValueError),
         ({"max_model_len": 257}, ValueError),
+        ({"block_size": 24}, ValueError),
         ({"no_such_argument": 1}, TypeError),
     ],
 )
