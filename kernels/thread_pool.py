@@ -5,7 +5,7 @@ thread and the helpers all call it and take item numbers from an atomic counter 
 
 A helper that has not come by then is not waited for: on a machine where other processes want the cores too, a helper
 may be off its core for milliseconds, and a step has dozens of kernels. (An OpenMP team waits for every member at every
-barrier: with one core taken by somebody else, a decode step of a small model took twenty times as long.)
+barrier, so one member without a core stalls each of them.)
 
 Between two kernels of a step the helpers spin for a moment; when nothing comes they sleep and cost nothing.
 """

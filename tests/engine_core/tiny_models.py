@@ -149,6 +149,6 @@ def save_model(
     directory = folder / name
     torch.manual_seed(17)
     model = AutoModelForCausalLM.from_config(config or config_of(name), dtype=dtype)
-    model.generation_config.eos_token_id = 2
+    model.generation_config.eos_token_id = None
     model.save_pretrained(directory)
     return directory
