@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 import msgspec
@@ -12,9 +11,7 @@ from starlette.types import Receive, Scope, Send
 from ..engine_core.messages import TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
 from .chat_prompt import echoed_text, generation_prompt_wanted, render_chat_prompt
-from .event_encoder import EventEncoder
 from .generation import Answer, Generation, respond
-from .logprobs import LogprobsFormatter
 from .output_processor import SampleDelta
 from .protocol.chat import (
     ChatChoice,
@@ -25,7 +22,6 @@ from .protocol.chat import (
     ChatLogprobs,
     ChatMessage,
 )
-from .protocol.sampling import UsageInfo
 from .request_body import decode, read_body
 from .request_id import answer_id
 from .sampling import chat_params, check_stream_fields, refuse_unsupported
@@ -73,31 +69,19 @@ class _ChatWriter:
         self._request = request
         self._params = params
         self._generation = generation
-        self._created = int(time.time())
         self._role = services.config.response_role
         if not generation_prompt_wanted(request):
             self._role = request.messages[-1]["role"]  # the answer goes on with that message
         self._echo = echoed_text(request.messages, self._role) if request.echo else ""
-        self._formatter = LogprobsFormatter(
-            services.tokenizer,
-            as_ids=services.tokens_as_ids(request.return_tokens_as_token_ids),
-            skip_special_tokens=params.skip_special_tokens,
-        )
-        self._encoder = EventEncoder(
-            id=generation.id,
-            object="chat.completion.chunk",
-            created=self._created,
-            model=generation.model,
-            request=request,
-        )
+        self._formatter = generation.logprobs_formatter()
+        self.encoder = generation.encoder("chat.completion.chunk")
         self._begun = False
-        self._num_tokens: dict[int, int] = {}
 
     def response(self, answers: list[Answer]) -> bytes:
         request, prompt = self._request, self._generation.prompts[0]
         response = ChatCompletionResponse(
             id=self._generation.id,
-            created=self._created,
+            created=self._generation.created,
             model=self._generation.model,
             choices=[self._choice(answer) for answer in answers],
             usage=self._generation.usage(),
@@ -117,9 +101,6 @@ class _ChatWriter:
             events[:0] = [self._opening(index) for index in range(self._generation.num_answers)]
         return b"".join(events)
 
-    def last_events(self) -> bytes:
-        return self._encoder.usage(self._generation.usage()) if self._encoder.include_usage else b""
-
     def _choice(self, answer: Answer) -> ChatChoice:
         return ChatChoice(
             index=answer.index,
@@ -133,14 +114,14 @@ class _ChatWriter:
     def _opening(self, index: int) -> bytes:
         """The role event of an answer, and the echo."""
         role = ChatChunkChoice(index, ChatDelta(role=self._role, content=""), None, None)
-        events = self._encode(role, index, 0)
+        events = self.encoder.choice(role, index, 0)
         if self._echo:
-            events += self._encode(ChatChunkChoice(index, ChatDelta(content=self._echo), None, None), index, 0)
+            events += self.encoder.choice(ChatChunkChoice(index, ChatDelta(content=self._echo), None, None), index, 0)
         return events
 
     def _event(self, delta: SampleDelta) -> bytes:
         request = self._request
-        tells_tokens = delta.logprobs or request.return_token_ids or self._encoder.continuous_usage
+        tells_tokens = delta.logprobs or request.return_token_ids or self.encoder.continuous_usage
         if not delta.text and delta.finish_reason is None and not tells_tokens:
             return b""
         choice = ChatChunkChoice(
@@ -153,16 +134,7 @@ class _ChatWriter:
             choice.stop_reason = delta.stop_reason
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
-        return self._encode(choice, delta.index, len(delta.token_ids))
-
-    def _encode(self, choice: ChatChunkChoice, index: int, num_new_tokens: int) -> bytes:
-        if not self._encoder.continuous_usage:
-            return self._encoder.choice(choice)
-        num_output = self._num_tokens.get(index, 0) + num_new_tokens
-        self._num_tokens[index] = num_output
-        num_prompt = len(self._generation.prompts[0].token_ids)
-        usage = UsageInfo(num_prompt, num_prompt + num_output, num_output)
-        return self._encoder.choice_with_usage(choice, usage)
+        return self.encoder.choice(choice, delta.index, len(delta.token_ids))
 
     def _logprobs(self, positions: Sequence[TokenLogprobs]) -> ChatLogprobs | None:
         if not self._request.logprobs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import cast
 
@@ -13,13 +12,11 @@ from starlette.types import Receive, Scope, Send
 from ..engine_core.errors import InvalidRequestError
 from ..engine_core.messages import TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
-from .event_encoder import EventEncoder
 from .generation import Answer, Generation, respond
-from .input_processor import Prompt
-from .logprobs import LogprobsFormatter, TextOffset, trimmed
+from .logprobs import TextOffset, trimmed
 from .output_processor import SampleDelta
 from .protocol.completions import CompletionChoice, CompletionLogprobs, CompletionRequest, CompletionResponse
-from .protocol.sampling import PromptLogprobs, UsageInfo
+from .protocol.sampling import PromptLogprobs
 from .request_body import decode, read_body
 from .request_id import answer_id
 from .sampling import check_stream_fields, completion_params, refuse_unsupported
@@ -73,28 +70,16 @@ class _CompletionWriter:
         self._request = request
         self._params = params
         self._generation = generation
-        self._created = int(time.time())
-        self._formatter = LogprobsFormatter(
-            services.tokenizer,
-            as_ids=services.tokens_as_ids(request.return_tokens_as_token_ids),
-            skip_special_tokens=params.skip_special_tokens,
-        )
-        self._encoder = EventEncoder(
-            id=generation.id,
-            object="text_completion",
-            created=self._created,
-            model=generation.model,
-            request=request,
-        )
+        self._formatter = generation.logprobs_formatter()
+        self.encoder = generation.encoder("text_completion")
         self._begun: set[int] = set()
         """Answers of which an event was sent."""
         self._offsets: dict[int, TextOffset] = {}
-        self._num_tokens: dict[int, int] = {}
 
     def response(self, answers: list[Answer]) -> bytes:
         response = CompletionResponse(
             id=self._generation.id,
-            created=self._created,
+            created=self._generation.created,
             model=self._generation.model,
             choices=[self._choice(answer) for answer in answers],
             usage=self._generation.usage(),
@@ -103,9 +88,6 @@ class _CompletionWriter:
 
     def events(self, deltas: Sequence[SampleDelta]) -> bytes:
         return b"".join([self._event(delta) for delta in deltas])
-
-    def last_events(self) -> bytes:
-        return self._encoder.usage(self._generation.usage()) if self._encoder.include_usage else b""
 
     def _choice(self, answer: Answer) -> CompletionChoice:
         request = self._request
@@ -119,7 +101,7 @@ class _CompletionWriter:
             finish_reason=answer.finish_reason,
             stop_reason=answer.stop_reason,
             token_ids=answer.token_ids if request.return_token_ids else UNSET,
-            prompt_token_ids=self._prompt(answer.index).token_ids if request.return_token_ids else UNSET,
+            prompt_token_ids=self._generation.prompt(answer.index).token_ids if request.return_token_ids else UNSET,
             prompt_logprobs=prompt_logprobs,
         )
 
@@ -130,7 +112,7 @@ class _CompletionWriter:
         if first:
             self._begun.add(index)
             text = self._echo(index) + text
-        tells_tokens = delta.logprobs or request.return_token_ids or self._encoder.continuous_usage
+        tells_tokens = delta.logprobs or request.return_token_ids or self.encoder.continuous_usage
         if not text and delta.finish_reason is None and not tells_tokens:
             return b""
         choice = CompletionChoice(
@@ -143,23 +125,14 @@ class _CompletionWriter:
         if request.return_token_ids:
             choice.token_ids = delta.token_ids
             if first:
-                choice.prompt_token_ids = self._prompt(index).token_ids
-        if not self._encoder.continuous_usage:
-            return self._encoder.choice(choice)
-        num_output = self._num_tokens.get(index, 0) + len(delta.token_ids)
-        self._num_tokens[index] = num_output
-        num_prompt = len(self._prompt(index).token_ids)
-        usage = UsageInfo(num_prompt, num_prompt + num_output, num_output)
-        return self._encoder.choice_with_usage(choice, usage)
-
-    def _prompt(self, index: int) -> Prompt:
-        return self._generation.prompts[index // self._params.n]
+                choice.prompt_token_ids = self._generation.prompt(index).token_ids
+        return self.encoder.choice(choice, index, len(delta.token_ids))
 
     def _echo(self, index: int) -> str:
         """The prompt's text, where it stands in front of the answer."""
         if not self._request.echo:
             return ""
-        prompt = self._prompt(index)
+        prompt = self._generation.prompt(index)
         if prompt.text is not None and self._request.truncate_prompt_tokens is None:
             return prompt.text
         return self._services.tokenizer.decode(prompt.token_ids, self._params.skip_special_tokens)
@@ -184,7 +157,9 @@ class _CompletionWriter:
             trimmed(position, self._request.logprobs)
             for position in self._generation.prompt_logprobs(index // self._params.n)
         ]
-        of_prompt = self._formatter.completion(self._prompt(index).token_ids, [None, *prompt_positions], offset)
+        of_prompt = self._formatter.completion(
+            self._generation.prompt(index).token_ids, [None, *prompt_positions], offset
+        )
         offset = self._offsets[index] = TextOffset(len(self._echo(index)))
         of_answer = self._formatter.completion(token_ids, positions, offset)
         return CompletionLogprobs(

@@ -7,6 +7,7 @@ one stream, and a writer turns them into a whole answer or into events.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +20,9 @@ from ..engine_core.sampling_params import SamplingParams
 from .disconnect import cancel_on_disconnect
 from .engine_client import RequestStream
 from .errors import to_api_error
+from .event_encoder import EventEncoder
 from .input_processor import Prompt
+from .logprobs import LogprobsFormatter
 from .output_processor import SampleDelta, merge_deltas
 from .protocol.sampling import GenerationFields, PromptTokensDetails, UsageInfo
 from .request_timing import RequestTiming
@@ -62,8 +65,9 @@ class Writer(Protocol):
         """The stream events that these deltas make; may be empty."""
         ...
 
-    def last_events(self) -> bytes:
-        """The stream events behind the last delta; may be empty."""
+    @property
+    def encoder(self) -> EventEncoder:
+        """What the events are encoded with."""
         ...
 
 
@@ -86,6 +90,7 @@ class Generation:
     ) -> None:
         self.id = id
         self.model = model
+        self.created = int(time.time())
         self.prompts = prompts
         self.params = params
         self.num_answers = len(prompts) * params.n
@@ -111,6 +116,29 @@ class Generation:
     def __exit__(self, *exc_info: object) -> None:
         self._close()
         self._timing.finish(self._queue_seconds())
+
+    def encoder(self, object: str) -> EventEncoder:
+        """What encodes the stream events of this request; `object` is their kind."""
+        return EventEncoder(
+            id=self.id,
+            object=object,
+            created=self.created,
+            model=self.model,
+            request=self._request,
+            prompt_lengths=[len(self.prompt(index).token_ids) for index in range(self.num_answers)],
+        )
+
+    def logprobs_formatter(self) -> LogprobsFormatter:
+        """What writes the log probabilities of this request."""
+        return LogprobsFormatter(
+            self._services.tokenizer,
+            as_ids=self._services.tokens_as_ids(self._request.return_tokens_as_token_ids),
+            skip_special_tokens=self.params.skip_special_tokens,
+        )
+
+    def prompt(self, index: int) -> Prompt:
+        """The prompt of answer `index`."""
+        return self.prompts[index // self.params.n]
 
     async def deltas(self) -> AsyncIterator[list[SampleDelta]]:
         """What each step brings; the indices are those of the whole request."""
@@ -170,7 +198,7 @@ async def _stream(generation: Generation, writer: Writer, send: Send) -> None:
             events = writer.events(deltas)
             if events:
                 await stream.write(events)
-        last_events = writer.last_events()
+        last_events = writer.encoder.last_events(generation.usage())
     except Exception as error:
         if not stream.started:
             raise
