@@ -12,19 +12,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .engine_core.guided_params import GuidedDecodingParams, StructuredOutputsParams
+    from .engine_core.pooling_params import PoolingParams
     from .engine_core.sampling_params import SamplingParams
     from .llm import LLM
     from .outputs import CompletionOutput, RequestOutput
+    from .pooling_outputs import PoolingRequestOutput
 
     __version__: str
 
-__all__ = ["LLM", "CompletionOutput", "RequestOutput", "SamplingParams", "__version__"]
+__all__ = [
+    "LLM",
+    "CompletionOutput",
+    "GuidedDecodingParams",
+    "PoolingParams",
+    "PoolingRequestOutput",
+    "RequestOutput",
+    "SamplingParams",
+    "StructuredOutputsParams",
+    "__version__",
+]
 
 _MODULES = {
     "LLM": ".llm",
     "SamplingParams": ".engine_core.sampling_params",
+    "GuidedDecodingParams": ".engine_core.guided_params",
+    "StructuredOutputsParams": ".engine_core.guided_params",
     "RequestOutput": ".outputs",
     "CompletionOutput": ".outputs",
+    "PoolingParams": ".engine_core.pooling_params",
+    "PoolingRequestOutput": ".pooling_outputs",
 }
 
 

@@ -10,25 +10,41 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from tqdm import tqdm
 
 from .engine_core.config import Dtype, EngineConfig, LoadFormat, SchedulingPolicy
-from .engine_core.engine import build_engine_core
 from .engine_core.errors import InvalidRequestError, RequestFailedError
-from .engine_core.messages import EngineRequest, TokenLogprobs
+from .engine_core.guided_params import backend_options
+from .engine_core.messages import EngineRequest, Grammar, TokenLogprobs
+from .engine_core.pooling_config import PoolingConfig, load_pooling_config
+from .engine_core.pooling_params import PoolingParams, PoolingTask
 from .engine_core.sampling_params import SamplingParams
+from .engine_core.serving_core import build_core
+from .engine_core.serving_mode import ConvertFlag, RunnerFlag, TaskFlag, serving_mode
+from .engine_core.tokenizer import Tokenizer, load_tokenizer
+from .guided.errors import GrammarError
+from .offline_pooling import OfflinePooling, single_texts
 from .outputs import CompletionOutput, Logprob, PositionLogprobs, RequestMetrics, RequestOutput
+from .pooling_outputs import (
+    ClassificationOutput,
+    EmbeddingOutput,
+    PoolingOutput,
+    PoolingRequestOutput,
+    ScoringOutput,
+)
+from .prompt_input import PromptInput, prompt_list
 from .server.chat_template import ChatTemplate, ContentFormat, load_chat_template
+from .server.constraint import params_constraint
+from .server.grammar_worker import compile_constraint
 from .server.input_processor import DEFAULT_MAX_LOGPROBS, InputProcessor, Prompt
 from .server.model_info import load_model_info, resolve_model
 from .server.output_processor import OutputProcessor, RequestState, SampleDelta, merge_deltas
-from .server.tokenizer import Tokenizer, load_tokenizer
+from .server.pooling_processor import PoolingProcessor
 
-PromptInput: TypeAlias = str | Sequence[int] | Mapping[str, Any]
-"""A text, token ids, `{"prompt": text}` or `{"prompt_token_ids": ids}`."""
 Message: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 
 _CLIENT = b""
 """How the engine core names its one client in process."""
@@ -49,6 +65,11 @@ class LLM:
         tokenizer_revision: str | None = None,
         trust_remote_code: bool = False,
         tensor_parallel_size: int = 1,
+        task: TaskFlag = "auto",
+        runner: RunnerFlag = "auto",
+        convert: ConvertFlag = "auto",
+        pooler_config: Mapping[str, Any] | None = None,
+        override_pooler_config: Mapping[str, Any] | None = None,
         dtype: Dtype = "auto",
         load_format: LoadFormat = "auto",
         seed: int = 0,
@@ -66,6 +87,8 @@ class LLM:
         chat_template_content_format: ContentFormat = "auto",
         generation_config: str = "auto",
         max_logprobs: int = DEFAULT_MAX_LOGPROBS,
+        guided_decoding_backend: str = "auto",
+        jump_ahead: bool = True,
         enforce_eager: bool = False,
         swap_space: float = 0,
         disable_log_stats: bool = True,
@@ -75,6 +98,11 @@ class LLM:
         seed: of the requests that have none of their own, so that a script brings the same each time it runs.
         chat_template: path or text of a Jinja2 template, instead of the model's.
         generation_config: where the default sampling parameters are: "auto" (the model's), "vllm" (none), a folder.
+        task, runner, convert: what the model is served for, as the server's flags of these names say it.
+        pooler_config, or override_pooler_config: how vectors are made, as --pooler-config says it.
+        guided_decoding_backend: any name that vLLM knows; there is one compiler. Its options hold where the parameters
+        name no backend.
+        jump_ahead: append tokens that a grammar leaves no choice about without sampling them.
         enforce_eager, swap_space, disable_log_stats: taken for the sake of existing scripts, without effect: nothing is
         compiled, preempted requests are computed again instead of being swapped out, and no statistics are logged.
 
@@ -84,14 +112,18 @@ class LLM:
             raise ValueError("trust_remote_code is not supported: code that comes with a model is never run.")
         if tensor_parallel_size != 1:
             raise ValueError(f"tensor_parallel_size must be 1, got {tensor_parallel_size}: more is not supported.")
+        backend_options("guided_decoding_backend", guided_decoding_backend)
         model_dir = resolve_model(model, revision)
-        self._tokenizer = load_tokenizer(tokenizer or model_dir, tokenizer_revision if tokenizer else None)
+        tokenizer_dir = model_dir if tokenizer is None else resolve_model(tokenizer, tokenizer_revision)
+        self._tokenizer = load_tokenizer(tokenizer_dir)
         self._model = load_model_info(
             model_dir,
             max_model_len=max_model_len,
             generation_config=generation_config,
             tokenizer_eos_token_id=self._tokenizer.eos_token_id,
         )
+        self._mode = serving_mode(model_dir, task=task, runner=runner, convert=convert)
+        pooler_config = {**(override_pooler_config or {}), **(pooler_config or {})}
         template = load_chat_template(chat_template)
         self._chat_template = ChatTemplate(self._tokenizer, template, chat_template_content_format)
         seeds = random.Random(seed)
@@ -99,9 +131,10 @@ class LLM:
             self._model, self._tokenizer, max_logprobs=max_logprobs, make_seed=lambda: seeds.getrandbits(63)
         )
         self._output_processor = OutputProcessor(self._tokenizer)
-        self._core = build_engine_core(
+        self._core = build_core(
             EngineConfig(
                 model=model_dir,
+                tokenizer=tokenizer_dir,
                 dtype=dtype,
                 max_model_len=self._model.max_model_len,
                 load_format=load_format,
@@ -114,10 +147,26 @@ class LLM:
                 max_num_batched_tokens=max_num_batched_tokens,
                 enable_prefix_caching=enable_prefix_caching,
                 scheduling_policy=scheduling_policy,
+                jump_ahead=jump_ahead,
+                task=task,
+                runner=runner,
+                convert=convert,
+                pooler_config=pooler_config,
                 num_threads=num_threads,
             )
         )
         self._input_processor.max_model_len = self._core.max_model_len
+        pooling = PoolingConfig() if self._mode.pooling is None else load_pooling_config(model_dir, pooler_config)
+        processor = PoolingProcessor(
+            self._tokenizer,
+            pooling,
+            lambda: self._core.max_model_len,
+            self._model.vocab_size or self._tokenizer.vocab_size,
+        )
+        self._pooling = OfflinePooling(self._core, processor, self._mode, len(pooling.labels))
+        self._default_backend = guided_decoding_backend
+        self._grammars: dict[bytes, Grammar] = {}
+        """Compiled ones by content; few, since they come from one program."""
         self._num_keys = 0
         self._num_requests = 0
 
@@ -135,7 +184,7 @@ class LLM:
         or makes one with tqdm's arguments. `priority`: one a prompt, lower first, under the priority policy.
         Raises `InvalidRequestError` (a ValueError) before anything is generated, and `RequestFailedError`.
         """
-        inputs = _prompt_list(prompts)
+        inputs = prompt_list(prompts)
         params = self._params_for(len(inputs), sampling_params)
         encoded = [
             self._input_processor.encode_prompt_now(given, truncate_prompt_tokens=param.truncate_prompt_tokens)
@@ -183,6 +232,71 @@ class LLM:
             )
         return self._run(encoded, params, use_tqdm, None)
 
+    def encode(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        *,
+        pooling_task: PoolingTask | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+    ) -> list[PoolingRequestOutput[PoolingOutput]]:
+        """The numbers that the model makes of each prompt, as tensors; of what it is served for, or of `pooling_task`.
+
+        `truncate_prompt_tokens`: the longest prompt, -1 for what the model takes; None: a longer one is an error.
+        Raises `InvalidRequestError` before anything is computed, and `RequestFailedError`.
+        """
+        results = self._pooling.pool(
+            prompt_list(prompts), pooling_task, pooling_params, truncate_prompt_tokens, use_tqdm
+        )
+        return [_pooled_output(result, PoolingOutput(result.outputs)) for result in results]
+
+    def embed(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        *,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+    ) -> list[PoolingRequestOutput[EmbeddingOutput]]:
+        """The vector of each prompt. Arguments and errors as of `encode`."""
+        results = self._pooling.pool(prompt_list(prompts), "embed", pooling_params, truncate_prompt_tokens, use_tqdm)
+        return [_pooled_output(result, EmbeddingOutput(result.outputs.tolist())) for result in results]
+
+    def classify(
+        self,
+        prompts: PromptInput | Sequence[PromptInput],
+        *,
+        pooling_params: PoolingParams | Sequence[PoolingParams] | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+    ) -> list[PoolingRequestOutput[ClassificationOutput]]:
+        """The probabilities of each prompt's classes. Arguments and errors as of `encode`."""
+        results = self._pooling.pool(prompt_list(prompts), "classify", pooling_params, truncate_prompt_tokens, use_tqdm)
+        return [_pooled_output(result, ClassificationOutput(result.outputs.tolist())) for result in results]
+
+    def score(
+        self,
+        text_1: str | Sequence[str],
+        text_2: str | Sequence[str],
+        *,
+        pooling_params: PoolingParams | None = None,
+        truncate_prompt_tokens: int | None = None,
+        use_tqdm: bool | Callable[..., tqdm[Any]] = True,
+    ) -> list[PoolingRequestOutput[ScoringOutput]]:
+        """How well each text of `text_2` goes with its fellow in `text_1`, or with the only text there.
+
+        By the score of a cross-encoder, or by the cosine of the vectors. Other arguments and errors as of `encode`.
+        """
+        results = self._pooling.score(
+            single_texts("text_1", text_1),
+            single_texts("text_2", text_2),
+            pooling_params,
+            truncate_prompt_tokens,
+            use_tqdm,
+        )
+        return [_pooled_output(result, ScoringOutput(score)) for result, score in results]
+
     def get_tokenizer(self) -> Tokenizer:
         """The tokenizer: `encode(text)` and `decode(token_ids)`."""
         return self._tokenizer
@@ -212,12 +326,20 @@ class LLM:
         priority: Sequence[int] | None,
     ) -> list[RequestOutput]:
         """Generate the answers to all prompts at once."""
+        if not self._mode.generates:
+            raise InvalidRequestError(
+                None, f"{self._mode.architecture} is not served for generation here: use embed, encode or classify."
+            )
         if priority is not None and len(priority) != len(prompts):
             raise InvalidRequestError("priority", f"There are {len(prompts)} prompts, but {len(priority)} priorities.")
         prepared: list[list[EngineRequest]] = []
         for i, (prompt, param) in enumerate(zip(prompts, params, strict=True)):
             requests = self._input_processor.requests(
-                prompt, param, first_key=self._num_keys, priority=0 if priority is None else priority[i]
+                prompt,
+                param,
+                first_key=self._num_keys,
+                priority=0 if priority is None else priority[i],
+                grammar=self._grammar(param),
             )
             self._num_keys += len(requests)
             prepared.append(requests)
@@ -236,6 +358,23 @@ class LLM:
                 for state in jobs:
                     self._core.abort(_CLIENT, self._output_processor.remove(state))
         return [job.output(self._tokenizer) for job in jobs.values()]
+
+    def _grammar(self, params: SamplingParams) -> Grammar | None:
+        """What the answers must follow. Raises `InvalidRequestError`.
+
+        Compiled in this process, without limits: it is the caller's own.
+        """
+        constraint = params_constraint(params, self._default_backend)
+        if constraint is None:
+            return None
+        self._input_processor.check_constraint(constraint)
+        key = constraint.content_key()
+        if key not in self._grammars:
+            try:
+                self._grammars[key] = Grammar(key, compile_constraint(constraint))
+            except GrammarError as error:
+                raise InvalidRequestError(constraint.param, f"{constraint.param}: {error}") from None
+        return self._grammars[key]
 
     def _step_until_finished(self, jobs: Mapping[RequestState, _Job], bar: tqdm[Any]) -> None:
         processor = self._output_processor
@@ -350,29 +489,5 @@ def _by_token_id(position: TokenLogprobs, tokenizer: Tokenizer) -> PositionLogpr
     return entries
 
 
-def _prompt_list(prompts: Any) -> list[str | list[int]]:
-    """The prompts of any accepted form, each a text or token ids."""
-    if isinstance(prompts, str | Mapping):
-        return [_one_prompt(prompts)]
-    if not isinstance(prompts, Sequence):
-        raise InvalidRequestError("prompts", f"prompts must be a string, token ids or a list, got {type(prompts)}.")
-    if prompts and all(isinstance(item, int) for item in prompts):
-        return [list(prompts)]
-    return [_one_prompt(prompt) for prompt in prompts]
-
-
-def _one_prompt(prompt: Any) -> str | list[int]:
-    if isinstance(prompt, Mapping):
-        known = [name for name in ("prompt_token_ids", "prompt") if prompt.get(name) is not None]
-        others = sorted(set(prompt) - {"prompt", "prompt_token_ids"})
-        if not known or others:
-            raise InvalidRequestError(
-                "prompts",
-                f"A prompt has prompt or prompt_token_ids, got {', '.join(map(repr, prompt)) or 'nothing'}.",
-            )
-        prompt = prompt[known[0]]
-    if isinstance(prompt, str):
-        return prompt
-    if isinstance(prompt, Sequence) and all(isinstance(token_id, int) for token_id in prompt):
-        return list(prompt)
-    raise InvalidRequestError("prompts", "A prompt must be a string or a list of token ids.")
+def _pooled_output(result: PoolingRequestOutput[Any], outputs: T) -> PoolingRequestOutput[T]:
+    return PoolingRequestOutput(result.request_id, outputs, result.prompt_token_ids)

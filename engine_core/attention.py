@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import uuid
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..kernels.paged_attention import AttentionBatch, PagedAttention
 from ..kernels.reference import ReferenceAttention
+from ..kernels.rotary import Rotary
 from .errors import UnsupportedModelError
 
 
@@ -43,13 +46,15 @@ class AttentionLayers:
         self._caches: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._sinks: dict[int, torch.Tensor] = {}
         self._batch: AttentionBatch | None = None
+        self._interceptor: Callable[..., torch.Tensor] | None = None
         # The registry lives as long as the process: it must not keep the caches of a model that is gone.
         reference = weakref.ref(self)
 
         def forward(module: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, None]:
             layers = reference()
             assert layers is not None, "the model outlived its attention"
-            return layers._forward(module, *args, **kwargs), None
+            function = layers._interceptor or layers._forward
+            return function(module, *args, **kwargs), None
 
         ALL_ATTENTION_FUNCTIONS.register(self.name, forward)
 
@@ -60,6 +65,55 @@ class AttentionLayers:
     def set_batch(self, batch: AttentionBatch) -> None:
         """What the next forward computes."""
         self._batch = batch
+
+    @contextmanager
+    def intercepted(self, function: Callable[..., torch.Tensor]) -> Iterator[None]:
+        """Within the context the model calls `function` in the place of attention, as transformers calls it."""
+        self._interceptor = function
+        try:
+            yield
+        finally:
+            self._interceptor = None
+
+    @contextmanager
+    def other_caches(self, caches: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> Iterator[None]:
+        """Within the context the model reads and writes these caches."""
+        own, self._caches = self._caches, caches
+        try:
+            yield
+        finally:
+            self._caches = own
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        *,
+        scale: float | None,
+        sliding_window: int | None,
+        softcap: float | None,
+        rotary: Rotary | None = None,
+    ) -> torch.Tensor:
+        """Attention of the set batch in one layer; query, key and value [num_tokens, heads, dim] in the dtype of the
+        cache. Returns [num_tokens, num_heads, value_dim].
+        """
+        assert self._batch is not None
+        key_cache, value_cache = self._caches[layer]
+        return self._kernel(
+            query,
+            key,
+            value,
+            key_cache,
+            value_cache,
+            self._batch,
+            scale=query.shape[-1] ** -0.5 if scale is None else scale,
+            sliding_window=sliding_window or 0,
+            softcap=softcap or 0.0,
+            sinks=self._sinks.get(layer),
+            rotary=rotary,
+        )
 
     def check_layers(self, architecture: str, num_layers: int) -> None:
         """Raise `UnsupportedModelError` unless the probe saw every layer once."""
@@ -86,23 +140,18 @@ class AttentionLayers:
         **kwargs: Any,
     ) -> torch.Tensor:
         """query [1, num_heads, num_tokens, head_dim], key and value alike; returns [1, num_tokens, num_heads, dim]."""
-        layer = module.layer_idx
-        if layer not in self._caches:
+        if module.layer_idx not in self._caches:
             return self._probe(module, query, key, value, sliding_window, s_aux, kwargs)
-        assert self._batch is not None
         dtype = query.dtype
-        key_cache, value_cache = self._caches[layer]
-        out = self._kernel(
-            _rows(query, key_cache.dtype),
-            _rows(key, key_cache.dtype),
-            _rows(value, key_cache.dtype),
-            key_cache,
-            value_cache,
-            self._batch,
-            scale=query.shape[-1] ** -0.5 if scaling is None else scaling,
-            sliding_window=sliding_window or 0,
-            softcap=softcap or 0.0,
-            sinks=self._sinks.get(layer),
+        cache_dtype = self._caches[module.layer_idx][0].dtype
+        out = self.attend(
+            module.layer_idx,
+            _rows(query, cache_dtype),
+            _rows(key, cache_dtype),
+            _rows(value, cache_dtype),
+            scale=scaling,
+            sliding_window=sliding_window,
+            softcap=softcap,
         )
         return out.to(dtype).unsqueeze(0)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from .serving_mode import ConvertFlag, RunnerFlag, TaskFlag
 
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 LoadFormat = Literal["auto", "safetensors", "pt", "dummy"]
@@ -19,6 +21,8 @@ class EngineConfig:
 
     model: str
     """Directory of the model (a hub name is resolved before it comes here)."""
+    tokenizer: str | None = None
+    """Directory of the tokenizer; None: that of the model. Read for guided decoding alone."""
     dtype: Dtype = "auto"
     max_model_len: int | None = None
     """Longest prompt plus output, in tokens; None: what the model was made for."""
@@ -39,5 +43,13 @@ class EngineConfig:
     """Token budget of a step."""
     enable_prefix_caching: bool = True
     scheduling_policy: SchedulingPolicy = "fcfs"
+    jump_ahead: bool = True
+    """Whether tokens that a grammar leaves no choice about are appended without sampling."""
+    task: TaskFlag = "auto"
+    """What the model is served for, with `runner` and `convert`; see `serving_mode`."""
+    runner: RunnerFlag = "auto"
+    convert: ConvertFlag = "auto"
+    pooler_config: dict[str, Any] = field(default_factory=dict)
+    """What is said over the model's own `PoolingConfig`."""
     num_threads: int | None = None
     """Threads of the CPU kernels; None: one a core."""

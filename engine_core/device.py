@@ -11,6 +11,7 @@ from ..kernels.paged_attention import PagedAttention
 from ..kernels.reference import ReferenceAttention, ReferenceSampling
 from ..kernels.sampling import SamplingKernel
 from ..kernels.thread_pool import ThreadPool
+from ..kernels.widening import WideningKernel
 from .config import EngineConfig
 from .host_runtime import tune_allocator
 
@@ -26,6 +27,7 @@ class Device:
     threads: ThreadPool
     attention: PagedAttention | ReferenceAttention
     gpu_memory_utilization: float
+    widening: WideningKernel | None
 
     @property
     def is_cpu(self) -> bool:
@@ -34,6 +36,10 @@ class Device:
     def sampling_kernel(self, vocab_size: int) -> SamplingKernel | ReferenceSampling:
         """The kernel that chooses tokens from logits [num_rows, vocab_size]."""
         return SamplingKernel(vocab_size, self.threads) if self.is_cpu else ReferenceSampling()
+
+    def to_float32(self, x: torch.Tensor) -> torch.Tensor:
+        """x of any shape as float32, contiguous."""
+        return x.float().contiguous() if self.widening is None else self.widening(x)
 
     def prepare(self, num_tokens: int) -> None:
         """Called before a step of so many tokens.
@@ -66,6 +72,7 @@ def open_device(config: EngineConfig) -> Device:
         threads=threads,
         attention=PagedAttention(threads) if name == "cpu" else ReferenceAttention(),
         gpu_memory_utilization=config.gpu_memory_utilization,
+        widening=WideningKernel(threads) if name == "cpu" else None,
     )
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 
 from .config import EngineConfig
 from .errors import UnsupportedModelError
+from .guided_decoding import GuidedDecoding
 from .host_runtime import tune_openmp
 from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
+from .pooling_messages import PoolingRequest
 from .request import Request
 from .scheduler import ClientOutputs, Scheduler
 from .step import RequestResult, Runner, ScheduledRequest
@@ -60,6 +62,7 @@ class EngineCore:
             block_size=runner.block_size,
             max_model_len=self.max_model_len,
         )
+        self._guided = GuidedDecoding(config.tokenizer or config.model, runner.vocab_size, jump_ahead=config.jump_ahead)
         self._num_requests = 0
         self._answered: ClientOutputs = {}
         """Outputs of requests that ended without a step, to go out with the next one."""
@@ -75,16 +78,23 @@ class EngineCore:
             enable_prefix_caching=self._enable_prefix_caching,
         )
 
-    def add_request(self, message: EngineRequest, client: bytes = b"") -> None:
+    def add_request(self, message: EngineRequest | PoolingRequest, client: bytes = b"") -> None:
         """Queue a request. One that cannot be served is answered with an error by the next step."""
+        if isinstance(message, PoolingRequest):
+            error = "This model is served for generation alone."
+            self._answer(client, EngineOutput(message.key, [], "error", error=error))
+            return
         error = self._error_in(message, client)
         if error is not None:
             self._answer(client, EngineOutput(message.key, [], "error", error=error))
         elif message.output_token_ids and self._is_complete(message):
             self._answer(client, EngineOutput(message.key, [], "length"))
         else:
-            self._num_requests += 1
-            self._scheduler.add(Request.from_message(message, client, self._num_requests))
+            self._queue(message, client)
+
+    def prepare_guided_decoding(self) -> None:
+        """Make what guided requests need, in the background; without it the first of them waits for that."""
+        self._guided.prepare()
 
     def abort(self, client: bytes, keys: Iterable[int]) -> None:
         """Forget requests; nothing more comes of them. Unknown keys are passed over."""
@@ -117,11 +127,25 @@ class EngineCore:
         return outputs
 
     def stats(self) -> EngineStats:
-        return self._scheduler.stats()
+        stats = self._scheduler.stats()
+        stats.num_forced_tokens = self._guided.num_forced_tokens
+        stats.num_late_masks = self._guided.num_late_masks
+        return stats
 
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix that no running request holds."""
         self._scheduler.reset_prefix_cache()
+
+    def _queue(self, message: EngineRequest, client: bytes) -> None:
+        try:
+            guide = self._guided.guide(message)
+        except ValueError as error:
+            self._answer(client, EngineOutput(message.key, [], "error", error=str(error)))
+            return
+        self._num_requests += 1
+        request = Request.from_message(message, client, self._num_requests)
+        request.guide = guide
+        self._scheduler.add(request)
 
     def _execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult] | None:
         """Run the model; None when it failed."""

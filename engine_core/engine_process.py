@@ -23,7 +23,6 @@ import msgspec
 import zmq
 
 from .config import EngineConfig
-from .engine import EngineCore, build_engine_core
 from .errors import UnsupportedModelError
 from .messages import (
     AbortRequests,
@@ -35,6 +34,8 @@ from .messages import (
     ResetPrefixCache,
     StepOutputs,
 )
+from .pooling_messages import PoolingRequest
+from .serving_core import Core, build_core
 from .wire import WireError, pack, unpack_to_engine
 
 logger = logging.getLogger(__name__)
@@ -73,10 +74,11 @@ def main() -> int:
     try:
         # Bound before the model loads, so that what front-ends say meanwhile waits here.
         socket = bind_socket(context, args.address)
-        core = build_engine_core(args.config)
+        core = build_core(args.config)
         # What has been loaded stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
+        core.prepare_guided_decoding()
         EngineServer(core, socket).run()
     except UnsupportedModelError as error:
         logger.error("%s", error)
@@ -109,7 +111,7 @@ class EngineServer:
     never waits for a front-end.
     """
 
-    def __init__(self, core: EngineCore, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, core: Core, socket: zmq.Socket[bytes]) -> None:
         self._core = core
         self._socket = socket
         self._poller = zmq.Poller()
@@ -153,7 +155,7 @@ class EngineServer:
             except WireError as error:
                 self._reject(error)
                 continue
-            if isinstance(message, EngineRequest):
+            if isinstance(message, EngineRequest | PoolingRequest):
                 self._core.add_request(message, client)
             elif isinstance(message, AbortRequests):
                 self._core.abort(client, message.keys)

@@ -16,8 +16,8 @@ class KVCacheManager:
     """Gives blocks to requests.
 
     Invariants: a request holds each block of its `block_ids` once; a request writes only into blocks that it
-    alone holds and that have no name before the step; what a name promises is computed by the end of the step
-    that is being scheduled.
+    alone holds and that have no name before the step, but for a last token that is computed once more, which
+    writes what is there; what a name promises is computed by the end of the step that is being scheduled.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, enable_prefix_caching: bool) -> None:

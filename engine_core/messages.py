@@ -11,11 +11,21 @@ from typing import Literal
 
 import msgspec
 
+from .pooling_messages import Pooled, PoolingRequest
 from .sampling_params import SamplingParams
 
 PROTOCOL = b"zq1"
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+class Grammar(msgspec.Struct, array_like=True):
+    """What an answer must match, compiled."""
+
+    key: bytes
+    """Equal for equal content: the engine reads each grammar once."""
+    data: bytes
+    """The pickled `guided.grammar.CompiledGrammar`."""
 
 
 class EngineRequest(msgspec.Struct, tag="request", omit_defaults=True, kw_only=True):
@@ -37,6 +47,8 @@ class EngineRequest(msgspec.Struct, tag="request", omit_defaults=True, kw_only=T
     """Seconds of `time.time()`."""
     cache_salt: str = ""
     """Requests share cached prefixes only with requests of the same salt."""
+    grammar: Grammar | None = None
+    """What the output must match."""
 
 
 class AbortRequests(msgspec.Struct, tag="abort"):
@@ -53,7 +65,7 @@ class ResetPrefixCache(msgspec.Struct, tag="reset_prefix_cache"):
     """Forget every cached prefix that no running request uses."""
 
 
-ToEngine = EngineRequest | AbortRequests | Hello | ResetPrefixCache
+ToEngine = EngineRequest | PoolingRequest | AbortRequests | Hello | ResetPrefixCache
 
 
 class TokenLogprobs(msgspec.Struct, array_like=True):
@@ -83,6 +95,10 @@ class EngineOutput(msgspec.Struct, array_like=True):
     """Time from arrival to the first schedule; sent once, with the first output."""
     error: str | None = None
     """Why the request failed, when `finish_reason` is "error"."""
+    is_complete: bool = False
+    """Whether "stop" means that the grammar allows nothing more: the last token is text then, and not what ended it."""
+    pooled: Pooled | None = None
+    """The whole answer to a `PoolingRequest`."""
 
 
 class EngineStats(msgspec.Struct, array_like=True):
@@ -98,6 +114,10 @@ class EngineStats(msgspec.Struct, array_like=True):
     num_steps: int = 0
     num_step_tokens: int = 0
     """Tokens computed since the start, of prompts and outputs."""
+    num_forced_tokens: int = 0
+    """Output tokens that a grammar left no choice about, appended without sampling."""
+    num_late_masks: int = 0
+    """Times that a request sat out a step because its mask was not ready."""
 
 
 class StepOutputs(msgspec.Struct, tag="step"):

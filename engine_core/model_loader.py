@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from . import model_surgery
 from .attention import AttentionLayers
@@ -50,20 +50,22 @@ class LoadedModel:
 
 
 def load_model(
-    config: EngineConfig, device: Device, max_model_len: int, progress: Callable[[str], None]
+    config: EngineConfig,
+    device: Device,
+    max_model_len: int,
+    progress: Callable[[str], None],
+    auto_class: Any = AutoModelForCausalLM,
 ) -> LoadedModel:
-    """Load `config.model`.
+    """Load `config.model` as what `auto_class` of transformers makes of it.
 
     Raises `UnsupportedModelError` when it cannot be served rightly, OSError when its files cannot be read.
     """
-    transformers.utils.logging.set_verbosity_error()
-    if not sys.stderr.isatty():
-        transformers.utils.logging.disable_progress_bar()
+    quieten()
     hf_config = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
     architecture = (hf_config.architectures or [type(hf_config).__name__])[0]
     if getattr(hf_config, "is_encoder_decoder", False):
         raise UnsupportedModelError(f"{architecture} is an encoder-decoder model; only decoder models are served.")
-    dtype = _choose_dtype(config, hf_config, device, progress)
+    dtype = choose_dtype(config, hf_config, device, progress)
     attention = AttentionLayers(device.attention)
     chunk = getattr(hf_config.get_text_config(), "attention_chunk_size", None)
     if chunk is not None and max_model_len > chunk:
@@ -73,18 +75,25 @@ def load_model(
         )
     started = time.monotonic()
     progress(f"Loading {architecture} in {_name(dtype)} on {device.torch_device}.")
-    model = _build(config, hf_config, architecture, dtype, attention.name)
+    model = build_model(config, hf_config, architecture, dtype, attention.name, auto_class)
     model = model.to(device.torch_device).eval().requires_grad_(False)
     text_config = model.config.get_text_config()
     _pin_rope(model, architecture, max_model_len)
     _probe(model, attention, architecture, text_config.num_hidden_layers, device)
     if device.is_cpu:
-        model_surgery.operate(model, device.threads)
+        model_surgery.operate(model, attention, device.threads)
     progress(f"Loaded {architecture} in {time.monotonic() - started:.1f} s.")
     return LoadedModel(model, text_config, dtype, attention, architecture)
 
 
-def _choose_dtype(config: EngineConfig, hf_config: Any, device: Device, progress: Callable[[str], None]) -> torch.dtype:
+def quieten() -> None:
+    """Keep transformers' warnings, and its progress bars where nobody watches, out of the log."""
+    transformers.utils.logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers.utils.logging.disable_progress_bar()
+
+
+def choose_dtype(config: EngineConfig, hf_config: Any, device: Device, progress: Callable[[str], None]) -> torch.dtype:
     if config.dtype != "auto":
         return _DTYPES[config.dtype]
     stored = getattr(hf_config, "dtype", None) or getattr(hf_config.get_text_config(), "dtype", None)
@@ -98,27 +107,47 @@ def _choose_dtype(config: EngineConfig, hf_config: Any, device: Device, progress
     return stored
 
 
-def _build(config: EngineConfig, hf_config: Any, architecture: str, dtype: torch.dtype, attention_name: str) -> Any:
+def build_model(
+    config: EngineConfig,
+    hf_config: Any,
+    architecture: str,
+    dtype: torch.dtype,
+    attention_name: str | None,
+    auto_class: Any,
+) -> Any:
+    """The model on the CPU; `attention_name` None leaves the choice to transformers.
+
+    Raises `UnsupportedModelError` where transformers has no such class, or no such attention for it.
+    """
     try:
         if config.load_format == "dummy":
             torch.manual_seed(config.seed)
-            return AutoModelForCausalLM.from_config(hf_config, dtype=dtype, attn_implementation=attention_name)
-        return AutoModelForCausalLM.from_pretrained(
+            return auto_class.from_config(hf_config, dtype=dtype, attn_implementation=attention_name)
+        model, info = auto_class.from_pretrained(
             config.model,
             config=hf_config,
             dtype=dtype,
             attn_implementation=attention_name,
             use_safetensors={"safetensors": True, "pt": False}.get(config.load_format),
             local_files_only=True,
+            output_loading_info=True,
         )
     except ValueError as error:
         text = str(error)
         if "does not support" in text or "Unrecognized configuration class" in text:
             raise UnsupportedModelError(
-                f"{architecture} cannot be served: transformers has no causal language model of this kind whose "
+                f"{architecture} cannot be served: transformers has no {auto_class.__name__} of this kind whose "
                 f"attention can be replaced ({text.splitlines()[0][:200]})."
             ) from None
         raise
+    # Of the base alone, the pooler is a layer that nobody asks for; many checkpoints have none.
+    missing = [key for key in sorted(info["missing_keys"]) if auto_class is not AutoModel or "pooler" not in key]
+    if missing:
+        raise UnsupportedModelError(
+            f"The weights of {architecture} lack {len(missing)} that {type(model).__name__} has, such as {missing[0]}: "
+            "it would answer at random."
+        )
+    return model
 
 
 def _probe(model: Any, attention: AttentionLayers, architecture: str, num_layers: int, device: Device) -> None:

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 from ..kernels.paged_attention import AttentionBatch, make_batch
+from ..kernels.sampling import AllowedTokens
 from . import kv_cache
 from .config import EngineConfig
 from .context_length import context_length
 from .device import open_device
+from .guided_decoding import GuidedStep, Move
 from .messages import TokenLogprobs
 from .model_loader import load_model
 from .request import Request
@@ -37,9 +39,11 @@ class ModelRunner:
 
         Raises `UnsupportedModelError` when the model cannot be served rightly, ValueError when the cache has no room.
         """
-        self._device = open_device(config)
+        self.device = open_device(config)
         self.max_model_len = config.max_model_len or _context_length(config.model)
-        loaded = load_model(config, self._device, self.max_model_len, progress)
+        loaded = load_model(config, self.device, self.max_model_len, progress)
+        self.loaded = loaded
+        """What `pooling_loader` shares with this runner, together with `device`."""
         self._model = loaded.model
         self._attention = loaded.attention
         self.dtype = str(loaded.dtype).removeprefix("torch.")
@@ -47,7 +51,8 @@ class ModelRunner:
         self.block_size = config.block_size
         self._make_cache(config, loaded.dtype, progress)
         self._groups = {layer.num_heads // layer.num_kv_heads for layer in self._attention.geometry.values()}
-        self._sampler = Sampler(self.vocab_size, config.max_num_seqs, self._device)
+        self._sampler = Sampler(self.vocab_size, config.max_num_seqs, self.device)
+        self._guided = GuidedStep(self.vocab_size, config.max_num_seqs)
         self._rows: dict[Request, int] = {}
         self._free_rows = list(range(config.max_num_seqs - 1, -1, -1))
         max_blocks = -(-self.max_model_len // self.block_size)
@@ -110,7 +115,7 @@ class ModelRunner:
         wanted: list[int],
     ) -> torch.Tensor:
         """One forward over the flat tokens; logits float32 [len(wanted), vocab_size] of the wanted ones."""
-        device = self._device.torch_device
+        device = self.device.torch_device
         starts = np.repeat(context_lens - batch.query_start[:-1], query_lens)
         positions = torch.from_numpy(starts + np.arange(len(token_ids), dtype=np.int32)).to(device, torch.long)
         ids = torch.tensor(token_ids, device=device)
@@ -118,9 +123,9 @@ class ModelRunner:
         # A step of prompt chunks alone wants nothing; one row is computed then, since the layers know no empty input.
         keep = 0 if everything else torch.tensor(wanted or [0], device=device)
         self._attention.set_batch(batch)
-        self._device.prepare(len(token_ids))
+        self.device.prepare(len(token_ids))
         output = self._model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
-        return output.logits[0].float().contiguous()
+        return self.device.to_float32(output.logits[0])
 
     def _results(self, scheduled: list[ScheduledRequest], rows: list[int], logits: torch.Tensor) -> list[RequestResult]:
         results = [RequestResult([]) for _ in scheduled]
@@ -133,15 +138,44 @@ class ModelRunner:
         sampling = [i for i, item in enumerate(scheduled) if _samples(item)]
         if not sampling:
             return results
+        self._choose(logits[first:], scheduled, rows, sampling, results)
+        return results
+
+    def _choose(
+        self,
+        logits: torch.Tensor,
+        scheduled: list[ScheduledRequest],
+        rows: list[int],
+        sampling: list[int],
+        results: list[RequestResult],
+    ) -> None:
+        """Put the next tokens of the requests numbered `sampling` into their results; a row of logits for each."""
+        allowed = None
+        if any(scheduled[i].request.guide is not None for i in sampling):
+            # The device may still be computing the logits meanwhile.
+            moves, words = self._guided.prepare([scheduled[i].request for i in sampling])
+            ready = [k for k, move in enumerate(moves) if move is None or move.is_ready]
+            for i, move in zip(sampling, moves, strict=True):
+                if move is not None:
+                    _take_move(results[i], move)
+            if not ready:
+                return
+            allowed = AllowedTokens(words, np.array([-1 if moves[k] is None else k for k in ready]))
+            if len(ready) < len(sampling):
+                logits, sampling = logits[ready], [sampling[k] for k in ready]
         requests = [scheduled[i].request for i in sampling]
-        sampled = self._sampler.sample(logits[first:], requests, [rows[i] for i in sampling])
+        sampled = self._sampler.sample(logits, requests, [rows[i] for i in sampling], allowed)
         for i, choice in zip(sampling, sampled, strict=True):
-            if choice.token_id < 0:
-                results[i].error = "The model gave no finite logits for this request."
-            else:
+            if choice.token_id >= 0:
                 results[i].token_ids = [choice.token_id]
                 results[i].logprobs = None if choice.logprobs is None else [choice.logprobs]
-        return results
+            elif scheduled[i].request.guide is None:
+                results[i].error = "The model gave no finite logits for this request."
+        if allowed is not None:
+            moves = self._guided.follow(requests, [choice.token_id for choice in sampled])
+            for i, move in zip(sampling, moves, strict=True):
+                if move is not None:
+                    _take_move(results[i], move)
 
     def _prompt_logprobs(self, logits: torch.Tensor, item: ScheduledRequest, targets: list[int]) -> list[TokenLogprobs]:
         count = item.request.params.prompt_logprobs or 0
@@ -149,10 +183,10 @@ class ModelRunner:
 
     def _make_cache(self, config: EngineConfig, dtype: torch.dtype, progress: Callable[[str], None]) -> None:
         geometry = self._attention.geometry
-        stored = kv_cache.cache_dtype(dtype, self._device)
+        stored = kv_cache.cache_dtype(dtype, self.device)
         per_block = kv_cache.block_bytes(geometry, self.block_size, stored)
-        self.num_blocks = kv_cache.num_blocks(config, self._device, per_block, self.max_model_len)
-        caches = kv_cache.make_caches(geometry, self.num_blocks, self.block_size, stored, self._device)
+        self.num_blocks = kv_cache.num_blocks(config, self.device, per_block, self.max_model_len)
+        caches = kv_cache.make_caches(geometry, self.num_blocks, self.block_size, stored, self.device)
         self._attention.set_caches(caches)
         progress(
             f"KV cache: {self.num_blocks} blocks of {self.block_size} tokens, "
@@ -178,6 +212,13 @@ class ModelRunner:
 
 def _context_length(model_dir: str) -> int:
     return context_length(json.loads((Path(model_dir) / "config.json").read_text(encoding="utf-8")))
+
+
+def _take_move(result: RequestResult, move: Move) -> None:
+    """What a guide says, behind what was sampled."""
+    result.token_ids += move.token_ids
+    result.is_complete = move.is_complete
+    result.error = move.error
 
 
 def _samples(item: ScheduledRequest) -> bool:

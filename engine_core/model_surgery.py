@@ -7,42 +7,80 @@ part gives what the old one gave; a module that is not recognised stays as it is
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..kernels.packed_linear import pack
+from ..kernels.packed_linear import pack, pack_together
 from ..kernels.rms_norm import RMSNormKernel
 from ..kernels.thread_pool import ThreadPool
+from .attention import AttentionLayers
+from .decoder_layer import ATTENTION, fuse_decoder_layer
+from .gated_mlp import fuse_mlp
+from .rotary_attention import OUTPUTS, PROBE_TOKENS, fuse_attention
+from .stand_ins import Call, agree, observed_calls
 
 SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of projections that read the same input."""
 
 
-def operate(model: nn.Module, threads: ThreadPool) -> None:
+def operate(model: nn.Module, attention: AttentionLayers, threads: ThreadPool) -> None:
     """Replace what can be replaced in a model on the CPU. The old weights are given up as it goes."""
+    calls = _probe_calls(model)
+    fuse_attentions(model, calls, attention, threads)
+    fuse_mlps(model, threads)
     merge_projections(model, threads)
     pack_linears(model, threads)
     replace_norms(model, threads)
+    fuse_decoder_layers(model, calls)
+
+
+def fuse_attentions(
+    model: nn.Module, calls: Mapping[str, Call], attention: AttentionLayers, threads: ThreadPool
+) -> None:
+    """Replace each attention layer with rotary embedding. `calls`: how the model calls its modules, by their names."""
+    for path, parent, name, module in _children(model):
+        if path in calls:
+            fused = fuse_attention(module, calls[path], attention, lambda norm: _norm_kernel(norm, threads), threads)
+            if fused is not None:
+                setattr(parent, name, fused)
+
+
+def fuse_mlps(model: nn.Module, threads: ThreadPool) -> None:
+    """Replace each gated feed-forward layer."""
+    for _, parent, name, module in _children(model):
+        mlp = fuse_mlp(module, threads)
+        if mlp is not None:
+            setattr(parent, name, mlp)
+
+
+def fuse_decoder_layers(model: nn.Module, calls: Mapping[str, Call]) -> None:
+    """Replace each decoder layer whose attention and MLP have been fused before. `calls` as in `fuse_attentions`."""
+    for path, parent, name, module in _children(model):
+        if path in calls:
+            fused = fuse_decoder_layer(module, calls[path])
+            if fused is not None:
+                setattr(parent, name, fused)
 
 
 def merge_projections(model: nn.Module, threads: ThreadPool) -> None:
     """Make one product of the siblings' weights; each sibling then returns its share of it."""
-    for parent in list(model.modules()):
+    for _, _, _, parent in _children(model):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
-            packed = _pack_together([linear for linear in linears if type(linear) is nn.Linear], len(names), threads)
+            plain = [linear for linear in linears if type(linear) is nn.Linear]
+            packed = pack_together(plain, threads) if len(plain) == len(names) else None
             if packed is not None:
-                product = SharedProduct(packed, [linear.out_features for linear in linears if linear is not None])
+                product = SharedProduct(packed, [linear.out_features for linear in plain])
                 for index, name in enumerate(names):
                     setattr(parent, name, ProjectionShare(product, index))
 
 
 def pack_linears(model: nn.Module, threads: ThreadPool) -> None:
     """Pack each plain linear layer (and GPT-2's transposed kind)."""
-    for parent, name, module in _children(model):
+    for _, parent, name, module in _children(model):
         if type(module) is nn.Linear:
             packed = pack(module.weight, module.bias, threads)
         elif type(module) is Conv1D:
@@ -55,11 +93,11 @@ def pack_linears(model: nn.Module, threads: ThreadPool) -> None:
 
 def replace_norms(model: nn.Module, threads: ThreadPool) -> None:
     """Replace each RMSNorm whose formula is one of the two known ones, found out by trying it."""
-    for parent, name, module in _children(model):
+    for _, parent, name, module in _children(model):
         if type(module).__name__.endswith("RMSNorm"):
-            norm = _fused_norm(module, threads)
-            if norm is not None:
-                setattr(parent, name, norm)
+            kernel = _norm_kernel(module, threads)
+            if kernel is not None:
+                setattr(parent, name, FusedRMSNorm(kernel))
 
 
 class SharedProduct:
@@ -105,26 +143,25 @@ class FusedRMSNorm(nn.Module):
         return self._kernel(hidden_states)
 
 
-def _children(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Module]]:
-    """(parent, name, module) of every module below `model`, gathered before any is replaced."""
-    found = [(parent, name, module) for parent in model.modules() for name, module in parent.named_children()]
-    return iter(found)
+def _probe_calls(model: nn.Module) -> dict[str, Call]:
+    """How the model calls its attention and decoder layers, by their names."""
+    tokens = torch.arange(PROBE_TOKENS)[None]
+    with torch.inference_mode(), observed_calls(model, {*OUTPUTS, ATTENTION}) as calls:
+        model(input_ids=torch.zeros_like(tokens), position_ids=tokens, use_cache=False)
+    return {path: calls[module] for path, module in model.named_modules() if module in calls}
 
 
-def _pack_together(linears: list[nn.Linear], expected: int, threads: ThreadPool) -> nn.Module | None:
-    if len(linears) != expected:
-        return None
-    first = linears[0]
-    for linear in linears:
-        same = linear.in_features == first.in_features and linear.weight.dtype == first.weight.dtype
-        if not same or (linear.bias is None) != (first.bias is None):
-            return None
-    weight = torch.cat([linear.weight.detach() for linear in linears])
-    bias = None if first.bias is None else torch.cat([linear.bias.detach() for linear in linears])
-    return pack(weight, bias, threads)
+def _children(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
+    """(path, parent, name, child) of every module below `module`, each before its own children.
+
+    A child may be replaced when it comes; it is not kept alive beyond that, nor are its weights.
+    """
+    for name, _ in list(module.named_children()):
+        yield prefix + name, module, name, getattr(module, name)
+        yield from _children(getattr(module, name), f"{prefix}{name}.")
 
 
-def _fused_norm(module: nn.Module, threads: ThreadPool) -> FusedRMSNorm | None:
+def _norm_kernel(module: nn.Module, threads: ThreadPool) -> RMSNormKernel | None:
     """The kernel that gives the same as `module`, or None."""
     weight = getattr(module, "weight", None)
     names = ("variance_epsilon", "eps", "epsilon")
@@ -144,12 +181,6 @@ def _fused_norm(module: nn.Module, threads: ThreadPool) -> FusedRMSNorm | None:
         kernel = RMSNormKernel(scale, eps, round_before_weight=early, threads=threads)
         result = kernel(x)
         different = int((result != expected).sum())
-        if different < fewest and _agree(result, expected):
+        if different < fewest and agree(result, expected):
             best, fewest = kernel, different
-    return None if best is None else FusedRMSNorm(best)
-
-
-def _agree(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """Whether two results differ by no more than a unit in the last place here and there."""
-    unit = 2.0**-7 if a.dtype == torch.bfloat16 else 2.0**-20
-    return torch.allclose(a.float(), b.float(), rtol=unit, atol=1e-6)
+    return best

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .messages import EngineRequest
 from .sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from .guided_decoding import Guide
 
 
 class RequestStatus(enum.Enum):
@@ -55,6 +59,8 @@ class Request:
     """Prompt logprobs already sent, those of positions 1, 2, …; they are not sent again after a preemption."""
     has_output: bool = False
     """Whether anything was sent of it."""
+    guide: Guide | None = None
+    """Follows the output through its grammar; it stays over a preemption."""
 
     @classmethod
     def from_message(cls, message: EngineRequest, client: bytes = b"", sequence_number: int = 0) -> Request:

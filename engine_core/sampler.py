@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..kernels.sampling import SamplingRows
+from ..kernels.sampling import AllowedTokens, SamplingRows
 from . import logits_processors
 from .device import Device
 from .logits_processors import LogitsState
@@ -63,8 +63,14 @@ class Sampler:
         """The row's request is gone."""
         self._states.pop(row, None)
 
-    def sample(self, logits: torch.Tensor, requests: list[Request], rows: list[int]) -> list[SampledToken]:
-        """One token for each request; logits float32 [len(requests), vocab_size] are changed in place."""
+    def sample(
+        self, logits: torch.Tensor, requests: list[Request], rows: list[int], allowed: AllowedTokens | None = None
+    ) -> list[SampledToken]:
+        """One token for each request; logits float32 [len(requests), vocab_size] are changed in place.
+
+        The masks of guided requests come last, over whatever the processors did, and before temperature, top-k, top-p
+        and min-p, which so act on what the grammar allows.
+        """
         scored = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
         raw = logits[scored] if scored else None
         for i, row in enumerate(rows):
@@ -84,6 +90,7 @@ class Sampler:
                 sample_index=all_rows.sample_index[index],
                 position=np.array([request.num_output_tokens for request in requests], np.int64),
             ),
+            allowed,
         ).tolist()
         sampled = [SampledToken(token, None) for token in tokens]
         if raw is not None:

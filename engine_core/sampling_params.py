@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from .errors import InvalidRequestError
+from .guided_params import GuidedDecodingParams, StructuredOutputsParams
 
 MAX_SAMPLES = 16_384
 MAX_STOP_STRINGS = 64
@@ -59,6 +60,11 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Keep only the last k tokens of the prompt; -1: as many as the context holds."""
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
+    guided_decoding: GuidedDecodingParams | None = None
+    structured_outputs: StructuredOutputsParams | None = None
+    """What the answer must match, in the older or the newer form. Offline only: the server compiles a request's own
+    fields.
+    """
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -134,6 +140,10 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             _in_range("prompt_logprobs", self.prompt_logprobs, -1, INT64_MAX)
         if self.truncate_prompt_tokens is not None and self.truncate_prompt_tokens != -1:
             _in_range("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, INT64_MAX, note="(or -1)")
+        if self.guided_decoding is not None and self.structured_outputs is not None:
+            raise InvalidRequestError(
+                "structured_outputs", "guided_decoding and structured_outputs say the same; only one may be given."
+            )
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise InvalidRequestError("allowed_token_ids", "allowed_token_ids must not be empty.")
 

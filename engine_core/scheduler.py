@@ -210,17 +210,23 @@ class Scheduler:
 
         finish_reason: FinishReason | None = None
         stop_reason: int | None = None
+        is_complete = False
         token_ids = result.token_ids
         logprobs = result.logprobs
         if request.message.params.max_tokens == 0:
             token_ids, logprobs = [], None
             if request.num_computed_tokens == request.num_prompt_tokens:
                 finish_reason = "length"
-        elif token_ids:
+        elif token_ids or result.is_complete:
             num_tokens, finish_reason, stop_reason = self._append(request, token_ids)
             if num_tokens < len(token_ids):
                 token_ids = token_ids[:num_tokens]
                 logprobs = logprobs and logprobs[:num_tokens]
+            elif result.is_complete and finish_reason != "stop":
+                finish_reason, is_complete = "stop", True
+        elif request.num_computed_tokens == request.num_tokens:
+            # Its mask was not ready: the logits of the last token are needed again.
+            request.num_computed_tokens -= 1
         if not token_ids and prompt_logprobs is None and finish_reason is None:
             return None
 
@@ -236,6 +242,7 @@ class Scheduler:
         if not request.has_output:
             request.has_output = True
             output.queue_seconds = _queue_seconds(request)
+        output.is_complete = is_complete
         if finish_reason is not None:
             self._remove(request)
         return output

@@ -32,7 +32,9 @@ class RequestResult:
     """What the step brought to one scheduled request."""
 
     token_ids: list[int]
-    """The sampled tokens; empty while the sequence is not computed to its end."""
+    """The next tokens: the sampled one, and those that a grammar forces. Empty while the sequence is not computed to
+    its end, and when the mask of a guided request was not ready: then the last token is computed once more.
+    """
     logprobs: list[TokenLogprobs] | None = None
     """One entry a token of `token_ids`, when the request asks for them."""
     prompt_logprobs: list[TokenLogprobs] | None = None
@@ -41,6 +43,8 @@ class RequestResult:
     """
     error: str | None = None
     """Why this one request cannot go on; it is finished with the reason "error"."""
+    is_complete: bool = False
+    """Whether the grammar allows nothing behind `token_ids`, so that the request ends."""
 
 
 class Runner(Protocol):

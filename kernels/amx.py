@@ -30,6 +30,7 @@ _I8 = ir.IntType(8)
 _I16 = ir.IntType(16)
 _I32 = ir.IntType(32)
 _POINTER = _I8.as_pointer()
+_HALVES = ir.VectorType(_I16, 32)
 
 _SYS_ARCH_PRCTL = 158
 _ARCH_REQ_XCOMP_PERM = 0x1023
@@ -139,20 +140,30 @@ def add_and_narrow_32(_typing, target, a, b, count):
 
     def generate(context, builder, _signature, arguments):
         target, a, b, count = arguments
-        floats, lanes = ir.VectorType(ir.FloatType(), 32), ir.VectorType(_I32, 32)
-        a, b = (builder.load(builder.inttoptr(source, _POINTER), align=4, typ=floats) for source in (a, b))
-        narrowed = builder.fptrunc(builder.fadd(a, b), ir.VectorType(_BFloat(), 32))
-        undefined = ir.Constant(lanes, ir.Undefined)
-        limit = builder.insert_element(undefined, builder.trunc(count, _I32), ir.Constant(_I32, 0))
-        limit = builder.shuffle_vector(limit, undefined, ir.Constant(lanes, [0] * 32))
-        wanted = builder.icmp_signed("<", ir.Constant(lanes, list(range(32))), limit)
-        bits = builder.bitcast(narrowed, ir.VectorType(_I16, 32))
-        alignment = ir.Constant(_I32, 2)
-        pointer = builder.inttoptr(target, _POINTER)
-        _call(builder, "llvm.masked.store.v32i16.p0", [bits, pointer, alignment, wanted])
+        _store_first(builder, _narrowed_sum(builder, a, b), target, count)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 4), generate
+
+
+@_instruction
+def add_and_narrow_onto_32(_typing, target, a, b, residual, count):
+    """As `add_and_narrow_32`; then `residual`, bfloat16 too, is added and the sum rounded again."""
+
+    def generate(context, builder, _signature, arguments):
+        target, a, b, residual, count = arguments
+        floats = ir.VectorType(ir.FloatType(), 32)
+        wanted = _first_lanes(builder, count)
+        pointer = builder.inttoptr(residual, _POINTER)
+        nothing = ir.Constant(_HALVES, [0] * 32)
+        name = "llvm.masked.load.v32i16.p0"
+        bits = _call(builder, name, [pointer, ir.Constant(_I32, 2), wanted, nothing], _HALVES)
+        terms = [builder.bitcast(bits, ir.VectorType(_BFloat(), 32)), _narrowed_sum(builder, a, b)]
+        total = builder.fadd(*(builder.fpext(term, floats) for term in terms))
+        _store_first(builder, builder.fptrunc(total, ir.VectorType(_BFloat(), 32)), target, count)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
 
 
 class _BFloat(ir.Type):
@@ -168,10 +179,33 @@ class _BFloat(ir.Type):
         return hash(_BFloat)
 
 
+def _narrowed_sum(builder: Any, a: Any, b: Any) -> Any:
+    """Sum of 32 float32 values at each of two addresses, as bfloat16."""
+    floats = ir.VectorType(ir.FloatType(), 32)
+    a, b = (builder.load(builder.inttoptr(source, _POINTER), align=4, typ=floats) for source in (a, b))
+    return builder.fptrunc(builder.fadd(a, b), ir.VectorType(_BFloat(), 32))
+
+
+def _store_first(builder: Any, values: Any, target: Any, count: Any) -> None:
+    """Store the first `count` of 32 bfloat16 values."""
+    pointer = builder.inttoptr(target, _POINTER)
+    arguments = [builder.bitcast(values, _HALVES), pointer, ir.Constant(_I32, 2), _first_lanes(builder, count)]
+    _call(builder, "llvm.masked.store.v32i16.p0", arguments)
+
+
+def _first_lanes(builder: Any, count: Any) -> Any:
+    """A mask of 32 lanes, of which the first `count` are wanted."""
+    lanes = ir.VectorType(_I32, 32)
+    undefined = ir.Constant(lanes, ir.Undefined)
+    limit = builder.insert_element(undefined, builder.trunc(count, _I32), ir.Constant(_I32, 0))
+    limit = builder.shuffle_vector(limit, undefined, ir.Constant(lanes, [0] * 32))
+    return builder.icmp_signed("<", ir.Constant(lanes, list(range(32))), limit)
+
+
 def _tile(number: types.IntegerLiteral) -> Any:
     return ir.Constant(_I8, number.literal_value)
 
 
-def _call(builder: Any, name: str, arguments: list[Any]) -> None:
-    function = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-    builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)
+def _call(builder: Any, name: str, arguments: list[Any], result: ir.Type | None = None) -> Any:
+    function = ir.FunctionType(result or ir.VoidType(), [argument.type for argument in arguments])
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), arguments)

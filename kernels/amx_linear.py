@@ -25,6 +25,7 @@ from .amx import (
     TILE_ROW_BYTES,
     TILE_ROWS,
     add_and_narrow_32,
+    add_and_narrow_onto_32,
     configure_tiles,
     dot_bfloat16,
     load_tile,
@@ -33,9 +34,12 @@ from .amx import (
     store_tile,
     zero_tile,
 )
+from .gated_activation import ACTIVATIONS, gate_sums_bfloat16
 from .simd import address_of, store_i64
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
+
+NO_ACTIVATION = -1
 
 BLOCK = 32
 """Rows of x, and columns of the weight, that are multiplied at a time: two tiles each."""
@@ -65,9 +69,15 @@ MIN_COUNTED_ROWS = 48
 
 
 class AmxLinear(nn.Module):
-    """`x @ weight.T + bias` with a packed bfloat16 weight [out_features, in_features]; made by `pack_amx`."""
+    """`x @ weight.T + bias` with a packed bfloat16 weight [out_features, in_features]; made by `pack_amx`.
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> None:
+    With an activation, one of `gated_activation.ACTIVATIONS`, the outputs are gates and values by turns, sixteen of
+    each: `activation(gates) * values` is returned in their place, half as wide.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool, activation: str | None = None
+    ) -> None:
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self._threads = threads
@@ -84,23 +94,27 @@ class AmxLinear(nn.Module):
         thread_bytes = CONFIG_BYTES + SUMS_BYTES * panels_per_item
         self._scratch = torch.empty(threads.size * thread_bytes + CACHE_LINE, dtype=torch.uint8)
         self._kernel = compile_kernel(_linear)
-        self._arguments = KernelArguments(14)
+        self._width = self.out_features if activation is None else self.out_features // 2
+        self._arguments = KernelArguments(16)
         v = self._arguments.values
         v[2] = self._packed.data_ptr()
         v[3] = self._bias.data_ptr()
         v[7] = num_steps
         v[8] = num_panels
-        v[9] = self.out_features
+        v[9] = self._width
         v[10] = panels_per_item
         v[11] = -(-self._scratch.data_ptr() // CACHE_LINE) * CACHE_LINE
         v[12] = thread_bytes
+        v[14] = NO_ACTIVATION if activation is None else ACTIVATIONS.index(activation)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., in_features] to [..., out_features], both bfloat16."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """x [..., in_features] to [..., out_features], plus `residual` of that shape; all bfloat16."""
         if x.dtype != torch.bfloat16 or x.shape[-1] != self.in_features:
             raise ValueError(f"expected bfloat16 [..., {self.in_features}], got {x.dtype} {tuple(x.shape)}")
         rows = x.numel() // self.in_features
-        out = x.new_empty((*x.shape[:-1], self.out_features))
+        out = x.new_empty((*x.shape[:-1], self._width))
+        if residual is not None:
+            residual = residual.expand_as(out).contiguous()
         x = F.pad(x, (0, self._padding)) if self._padding else x.contiguous()
         v = self._arguments.values
         v[0] = 0
@@ -108,6 +122,7 @@ class AmxLinear(nn.Module):
         v[4] = x.data_ptr()
         v[5] = out.data_ptr()
         v[6] = rows
+        v[13] = 0 if residual is None else residual.data_ptr()
         small = max(rows, MIN_COUNTED_ROWS) * self._work_of_row < MIN_PARALLEL_WORK
         self._threads.run(self._kernel, self._arguments, parallel=not small)
         return out
@@ -118,11 +133,16 @@ def is_available() -> bool:
     return amx.is_available()
 
 
-def pack_amx(weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> AmxLinear | None:
-    """A packed layer that computes `F.linear(x, weight, bias)`, or None where it can't be had."""
+def pack_amx(
+    weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool, activation: str | None = None
+) -> AmxLinear | None:
+    """A packed layer that computes `F.linear(x, weight, bias)`, or None where it can't be had.
+
+    `activation`: see `AmxLinear`.
+    """
     if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not is_available():
         return None
-    return AmxLinear(weight, bias, threads)
+    return AmxLinear(weight, bias, threads, activation)
 
 
 def _pack(weight: torch.Tensor) -> torch.Tensor:
@@ -301,18 +321,28 @@ def _multiply_16(x, row_bytes, weight, steps):
 
 @njit(error_model="numpy")
 def _output_of(args, row, panel, sums):
-    """Where the first row of a block of sums goes: (sums, bias, output, bytes of a row of the output, columns)."""
-    out_features, column = args[9], panel * BLOCK
-    output = args[5] + 2 * (row * out_features + column)
-    return sums, args[3] + 4 * column, output, 2 * out_features, out_features - column
+    """Where the first row of a block of sums goes, and what happens on the way:
+    (sums, bias, output, bytes of a row of the output, columns, distance from output to residual, activation).
+    """
+    width, column, activation = args[9], panel * BLOCK, args[14]
+    bias = args[3] + 4 * column
+    if activation != NO_ACTIVATION:
+        column //= 2
+    output = args[5] + 2 * (row * width + column)
+    return sums, bias, output, 2 * width, width - column, args[13] - args[5] if args[13] != 0 else 0, activation
 
 
 @njit(error_model="numpy")
 def _write_output(place, rows):
     """Write `rows` rows of sums plus bias to the output; returns the place of the row after them."""
-    sums, bias, output, output_row_bytes, columns = place
+    sums, bias, output, output_row_bytes, columns, residual, activation = place
     for _ in range(rows):
-        add_and_narrow_32(output, sums, bias, columns)
+        if activation != NO_ACTIVATION:
+            gate_sums_bfloat16(output, sums, bias, activation)
+        elif residual != 0:
+            add_and_narrow_onto_32(output, sums, bias, output + residual, columns)
+        else:
+            add_and_narrow_32(output, sums, bias, columns)
         sums += SUMS_ROW_BYTES
         output += output_row_bytes
-    return sums, bias, output, output_row_bytes, columns
+    return sums, bias, output, output_row_bytes, columns, residual, activation

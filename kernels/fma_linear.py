@@ -11,19 +11,12 @@ import torch
 from numba import njit
 from torch import nn
 
-from .simd import (
-    LANES,
-    TILE,
-    address_of,
-    copy_16,
-    load_f32,
-    make_multiply_add,
-    multiply_add_1x4,
-    multiply_add_4x4,
-    store_f32,
-)
+from .gated_activation import ACTIVATIONS, gate_16_float32
+from .simd import CACHE_LINE, LANES, TILE, add_16, address_of, copy_16, load_f32, make_multiply_add, store_f32
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
+
+NO_ACTIVATION = -1
 
 ROWS_PER_ITEM = 48
 """Rows that one work item takes through a panel, while the panel stays in the core's cache."""
@@ -31,16 +24,27 @@ ROWS_PER_ITEM = 48
 SMALL = 1 << 18
 """Multiply-adds below which one thread is done before a second one has woken up."""
 
-_multiply_add_6x4 = make_multiply_add(6, 4)
-_multiply_add_5x4 = make_multiply_add(5, 4)
-_multiply_add_3x4 = make_multiply_add(3, 4)
-_multiply_add_2x4 = make_multiply_add(2, 4)
+PANEL_LINES = TILE * 4 // CACHE_LINE
+"""Cache lines of a panel for each input."""
+
+_multiply_add_6x4 = make_multiply_add(6, 4, prefetches=True)
+_multiply_add_5x4 = make_multiply_add(5, 4, prefetches=True)
+_multiply_add_4x4 = make_multiply_add(4, 4, prefetches=True)
+_multiply_add_3x4 = make_multiply_add(3, 4, prefetches=True)
+_multiply_add_2x4 = make_multiply_add(2, 4, prefetches=True)
+_multiply_add_1x4 = make_multiply_add(1, 4, prefetches=True)
 
 
 class FmaLinear(nn.Module):
-    """`x @ weight.T + bias` in float32."""
+    """`x @ weight.T + bias` in float32.
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> None:
+    With an activation, one of `gated_activation.ACTIVATIONS`, the outputs are gates and values by turns, sixteen of
+    each: `activation(gates) * values` is returned in their place, half as wide.
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool, activation: str | None = None
+    ) -> None:
         """weight: float32 [out_features, in_features]; bias: float32 [out_features]."""
         super().__init__()
         self.out_features, self.in_features = weight.shape
@@ -54,26 +58,31 @@ class FmaLinear(nn.Module):
             self._bias[: self.out_features] = bias.detach()
         self._scratch = torch.empty(threads.size, ROWS_PER_ITEM * TILE)
         self._kernel = compile_kernel(_linear)
-        self._arguments = KernelArguments(12)
+        self._width = self.out_features if activation is None else self.out_features // 2
+        self._arguments = KernelArguments(14)
         v = self._arguments.values
         v[2] = num_panels
         v[3] = self.in_features
-        v[4] = self.out_features
+        v[4] = self._width
         v[5] = self._panels.data_ptr()
         v[6] = self._bias.data_ptr()
         v[7] = self._scratch.data_ptr()
+        v[12] = NO_ACTIVATION if activation is None else ACTIVATIONS.index(activation)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x float32 [..., in_features] to [..., out_features]."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """x float32 [..., in_features] to [..., out_features]; `residual` of that shape is added to the output."""
         rows = x.contiguous()
         num_rows = rows.numel() // self.in_features
-        out = torch.empty(*x.shape[:-1], self.out_features)
+        out = torch.empty(*x.shape[:-1], self._width)
+        if residual is not None:
+            residual = residual.expand_as(out).contiguous()
         v = self._arguments.values
         v[0] = 0
         v[1] = 0
         v[8] = num_rows
         v[9] = rows.data_ptr()
         v[10] = out.data_ptr()
+        v[11] = 0 if residual is None else residual.data_ptr()
         small = num_rows * self.in_features * self.out_features < SMALL
         self._threads.run(self._kernel, self._arguments, parallel=not small)
         return out
@@ -85,27 +94,40 @@ def _linear(args):
     num_panels, depth, width, num_rows = args[2], args[3], args[4], args[8]
     scratch = args[7] + 4 * ROWS_PER_ITEM * TILE * atomic_add(base + 8, 1)
     num_blocks = (num_rows + ROWS_PER_ITEM - 1) // ROWS_PER_ITEM
-    while True:
-        item = atomic_add(base, 1)
-        if item >= num_panels * num_blocks:
-            return
+    next_item = atomic_add(base, 1)
+    while next_item < num_panels * num_blocks:
+        item = next_item
+        next_item = atomic_add(base, 1)
         panel, block = item // num_blocks, item % num_blocks
+        next_panel = min(next_item // num_blocks, num_panels - 1)
         first = block * ROWS_PER_ITEM
         rows = min(ROWS_PER_ITEM, num_rows - first)
         bias = args[6] + 4 * TILE * panel
         for row in range(rows):
             for i in range(0, TILE, LANES):
                 copy_16(scratch + 4 * (TILE * row + i), bias + 4 * i)
-        _multiply_rows(args[9] + 4 * depth * first, args[5] + 4 * TILE * depth * panel, scratch, rows, depth)
-        live = min(TILE, width - panel * TILE)
-        target = args[10] + 4 * (first * width + panel * TILE)
+        weight, ahead = args[5] + 4 * TILE * depth * panel, args[5] + 4 * TILE * depth * next_panel
+        _multiply_rows(args[9] + 4 * depth * first, weight, scratch, rows, depth, ahead)
+        panel_width = TILE if args[12] == NO_ACTIVATION else TILE // 2
+        live = min(panel_width, width - panel * panel_width)
+        element = first * width + panel * panel_width
         for row in range(rows):
-            _store_columns(target + 4 * width * row, scratch + 4 * TILE * row, live)
+            sums, target = scratch + 4 * TILE * row, args[10] + 4 * element
+            if args[12] != NO_ACTIVATION:
+                _store_gated(target, sums, live, args[12])
+            elif args[11] != 0:
+                _store_sums(target, sums, args[11] + 4 * element, live)
+            else:
+                _store_columns(target, sums, live)
+            element += width
 
 
 @njit(error_model="numpy")
-def _multiply_rows(x, panel, sums, rows, depth):
-    """sums [rows, 64] += x [rows, depth] · panel [depth, 64]."""
+def _multiply_rows(x, panel, sums, rows, depth, ahead):
+    """sums [rows, 64] += x [rows, depth] · panel [depth, 64].
+
+    Each group of rows asks for a quarter of the panel at `ahead`, so that it comes from memory while this one is used.
+    """
     # Groups of four to six rows where that is possible: smaller ones leave the multipliers waiting for each other.
     groups = (rows + 5) // 6
     row = 0
@@ -113,18 +135,19 @@ def _multiply_rows(x, panel, sums, rows, depth):
         count = (rows * (group + 1)) // groups - row
         a = x + 4 * depth * row
         c = sums + 4 * TILE * row
+        quarter = ahead + group % PANEL_LINES * depth * CACHE_LINE
         if count == 6:
-            _multiply_add_6x4(a, depth, panel, TILE, c, TILE, depth)
+            _multiply_add_6x4(a, depth, panel, TILE, c, TILE, depth, quarter)
         elif count == 5:
-            _multiply_add_5x4(a, depth, panel, TILE, c, TILE, depth)
+            _multiply_add_5x4(a, depth, panel, TILE, c, TILE, depth, quarter)
         elif count == 4:
-            multiply_add_4x4(a, depth, panel, TILE, c, TILE, depth)
+            _multiply_add_4x4(a, depth, panel, TILE, c, TILE, depth, quarter)
         elif count == 3:
-            _multiply_add_3x4(a, depth, panel, TILE, c, TILE, depth)
+            _multiply_add_3x4(a, depth, panel, TILE, c, TILE, depth, quarter)
         elif count == 2:
-            _multiply_add_2x4(a, depth, panel, TILE, c, TILE, depth)
+            _multiply_add_2x4(a, depth, panel, TILE, c, TILE, depth, quarter)
         else:
-            multiply_add_1x4(a, depth, panel, TILE, c, TILE, depth)
+            _multiply_add_1x4(a, depth, panel, TILE, c, TILE, depth, quarter)
         row += count
 
 
@@ -135,3 +158,18 @@ def _store_columns(target, source, live):
         copy_16(target + 4 * i, source + 4 * i)
     for i in range(whole, live):
         store_f32(target + 4 * i, load_f32(source + 4 * i))
+
+
+@njit(error_model="numpy")
+def _store_sums(target, source, residual, live):
+    whole = live - live % LANES
+    for i in range(0, whole, LANES):
+        add_16(target + 4 * i, source + 4 * i, residual + 4 * i)
+    for i in range(whole, live):
+        store_f32(target + 4 * i, load_f32(source + 4 * i) + load_f32(residual + 4 * i))
+
+
+@njit(error_model="numpy")
+def _store_gated(target, source, live, activation):
+    for i in range(0, live, LANES):
+        gate_16_float32(target + 4 * i, source + 8 * i, source + 8 * i + 4 * LANES, activation)

@@ -7,11 +7,15 @@ and the forms chosen here give a row the same bits in every batch: bfloat16 on A
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from .amx_linear import pack_amx
 from .fma_linear import FmaLinear
+from .gated_activation import GatedActivation
+from .simd import LANES
 from .thread_pool import ThreadPool
 
 
@@ -26,8 +30,12 @@ class PackedLinear(nn.Module):
         self._bias = bias
         self._linear = torch.ops.mkldnn._linear_pointwise.default
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., in_features] to [..., out_features]."""
+    def forward(self, x: torch.Tensor, residual: torch.Tensor | None = None) -> torch.Tensor:
+        """x [..., in_features] to [..., out_features]; `residual` of that shape is added to the output."""
+        y = self._product(x)
+        return y if residual is None else residual + y
+
+    def _product(self, x: torch.Tensor) -> torch.Tensor:
         if x.numel() == self.in_features:
             # One row alone would take oneDNN's vector path, which sums in another order than every larger batch.
             rows = x.reshape(1, self.in_features).expand(2, -1).contiguous()
@@ -52,3 +60,58 @@ def pack(weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -
         return None
     packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
     return PackedLinear(packed, None if bias is None else bias.detach(), weight.shape[1], weight.shape[0])
+
+
+class GatedLinear(nn.Module):
+    """A layer whose outputs are gates, then values, and the activation between them, as two kernels."""
+
+    def __init__(self, linear: nn.Module, activation: GatedActivation) -> None:
+        super().__init__()
+        self._linear = linear
+        self._activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self._activation(self._linear(x))
+
+
+def pack_gated(linears: Sequence[nn.Linear], activation: str, threads: ThreadPool) -> nn.Module | None:
+    """A packed layer that computes `activation(gate) * up`, [..., size], or None where none fits.
+
+    `linears` make gate and up: two layers, or one whose output holds the gate first; `activation` is one of
+    `gated_activation.ACTIVATIONS`.
+    """
+    stacked = _stack(linears)
+    if stacked is None:
+        return None
+    weight, bias = stacked
+    size = weight.shape[0] // 2
+    if weight.device.type == "cpu" and size % LANES == 0:
+        # Gates and values by turns, so that both are at hand where a panel's sums are written.
+        order = torch.arange(2 * size).view(2, -1, LANES).transpose(0, 1).flatten()
+        by_turns, bias_by_turns = weight[order], None if bias is None else bias[order]
+        if weight.dtype == torch.float32:
+            return FmaLinear(by_turns, bias_by_turns, threads, activation)
+        linear = pack_amx(by_turns, bias_by_turns, threads, activation)
+        if linear is not None:
+            return linear
+    linear = pack(weight, bias, threads)
+    return None if linear is None else GatedLinear(linear, GatedActivation(activation, threads))
+
+
+def pack_together(linears: Sequence[nn.Linear], threads: ThreadPool) -> nn.Module | None:
+    """One packed layer that gives the outputs of several layers of one input end to end, or None where none fits."""
+    stacked = _stack(linears)
+    return None if stacked is None else pack(*stacked, threads)
+
+
+def _stack(linears: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+    """Weight and bias of several layers of one input, end to end; None where they differ in kind."""
+    first = linears[0]
+    for linear in linears[1:]:
+        same = linear.in_features == first.in_features and linear.weight.dtype == first.weight.dtype
+        if not same or (linear.bias is None) != (first.bias is None):
+            return None
+    if len(linears) == 1:
+        return first.weight.detach(), first.bias
+    weight = torch.cat([linear.weight.detach() for linear in linears])
+    return weight, None if first.bias is None else torch.cat([linear.bias.detach() for linear in linears])

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from numba import njit
 
+from .rms_norm import copy_row, narrow_row
+from .rotary import ARGUMENTS_SIZE, Rotary, load_head, write_arguments
 from .simd import (
     LANES,
     TILE,
@@ -37,6 +39,8 @@ from .simd import (
     max_of_tile,
     multiply_add_1x1,
     multiply_add_1x4,
+    multiply_add_2x4,
+    multiply_add_3x4,
     multiply_add_4x1,
     multiply_add_4x4,
     narrow,
@@ -45,7 +49,6 @@ from .simd import (
     store_u16,
     sum_of_16,
     tanh_of_tile,
-    widen,
     widen_16,
 )
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
@@ -53,6 +56,12 @@ from .threading_primitives import atomic_add
 
 TILE_ROWS = 32
 """Query rows (tokens times query heads of a group) that share one pass over the keys."""
+
+WRITE_TOKENS = 16
+"""Tokens whose keys one thread writes together: neighbours share cache lines."""
+
+QUERY_ROTARY, KEY_ROTARY = 40, 40 + ARGUMENTS_SIZE
+"""Where the kernels' arguments hold those of `rotary`."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +79,13 @@ class AttentionBatch:
     item_seq: np.ndarray
     item_start: np.ndarray
     tokens_per_item: int
-    slot_block: np.ndarray
-    """[num_tokens] block of each token's keys and values."""
-    slot_offset: np.ndarray
-    """[num_tokens] place inside that block."""
+    written_early: np.ndarray
+    """[num_seqs] whether keys and values are written before any attention begins: of a sequence that is several items,
+    and of one that fills a block, since another sequence of the step may share that. Else the item writes its own.
+    """
+    write_seq: np.ndarray
+    write_start: np.ndarray
+    """Like the items, in steps of `WRITE_TOKENS`: what is written early."""
 
 
 def make_batch(
@@ -88,17 +100,13 @@ def make_batch(
     query_lens, context_lens: int32 [num_seqs], tokens to compute and tokens already in the cache;
     block_table: int32 [num_seqs, max_blocks], C-contiguous; group_size: query heads a key/value head.
     """
-    num_seqs = len(query_lens)
-    query_start = np.zeros(num_seqs + 1, np.int32)
+    query_start = np.zeros(len(query_lens) + 1, np.int32)
     np.cumsum(query_lens, out=query_start[1:])
-    num_tokens = int(query_start[-1])
-    token_seq = np.repeat(np.arange(num_seqs, dtype=np.int32), query_lens)
-    token_position = np.arange(num_tokens, dtype=np.int32) - query_start[token_seq] + context_lens[token_seq]
     tokens_per_item = max(1, TILE_ROWS // group_size)
-    tiles = -(-query_lens // tokens_per_item)
-    item_seq = np.repeat(np.arange(num_seqs, dtype=np.int32), tiles)
-    first_item = np.cumsum(tiles) - tiles
-    item_start = ((np.arange(len(item_seq)) - first_item[item_seq]) * tokens_per_item).astype(np.int32)
+    item_seq, item_start = _cut(query_lens, tokens_per_item)
+    fills_block = context_lens // block_size != (context_lens + query_lens) // block_size
+    early = fills_block | (query_lens > tokens_per_item)
+    write_seq, write_start = _cut(np.where(early, query_lens, 0), WRITE_TOKENS)
     # The longest items first, so that no thread is left with a long one at the end.
     order = np.argsort(-(context_lens[item_seq] + item_start), kind="stable")
     return AttentionBatch(
@@ -108,9 +116,18 @@ def make_batch(
         item_seq=np.ascontiguousarray(item_seq[order]),
         item_start=np.ascontiguousarray(item_start[order]),
         tokens_per_item=tokens_per_item,
-        slot_block=np.ascontiguousarray(block_table[token_seq, token_position // block_size]),
-        slot_offset=np.ascontiguousarray(token_position % block_size),
+        written_early=early.astype(np.int32),
+        write_seq=write_seq,
+        write_start=write_start,
     )
+
+
+def _cut(lens: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each sequence in pieces of `step` tokens: int32 arrays of sequence numbers and first tokens."""
+    pieces = -(-lens // step)
+    seq = np.repeat(np.arange(len(lens), dtype=np.int32), pieces)
+    first_piece = np.cumsum(pieces) - pieces
+    return seq, ((np.arange(len(seq)) - first_piece[seq]) * step).astype(np.int32)
 
 
 class PagedAttention:
@@ -118,10 +135,9 @@ class PagedAttention:
 
     def __init__(self, threads: ThreadPool) -> None:
         self._threads = threads
-        self._write_arguments = KernelArguments(20)
-        self._attend_arguments = KernelArguments(40)
+        self._arguments = KernelArguments(KEY_ROTARY + ARGUMENTS_SIZE)
         self._scratch = torch.empty(0)
-        self._write_cache = compile_kernel(_write_cache)
+        self._write = compile_kernel(_write)
         self._attend = compile_kernel(_attend)
 
     def __call__(
@@ -137,12 +153,14 @@ class PagedAttention:
         sliding_window: int = 0,
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
+        rotary: Rotary | None = None,
     ) -> torch.Tensor:
         """Attend.
 
         query [num_tokens, num_heads, head_dim], key [num_tokens, num_kv_heads, head_dim], value [num_tokens,
         num_kv_heads, value_dim]: bfloat16 or float32, the last dimension contiguous. `sliding_window` is the number of
-        last positions that a token sees, itself included (0: all); `sinks` is float32 [num_heads].
+        last positions that a token sees, itself included (0: all); `sinks` is float32 [num_heads]; `rotary` turns
+        queries and keys first.
         Returns [num_tokens, num_heads, value_dim] in the dtype of `query`.
         """
         num_tokens, num_heads, head_dim = query.shape
@@ -150,16 +168,11 @@ class PagedAttention:
         block_size, padded_dim = value_cache.shape[2], value_cache.shape[3]
         group = num_heads // num_kv_heads
         out = torch.empty(num_tokens, num_heads, value_dim, dtype=query.dtype)
-        self._write(key, value, key_cache, value_cache, batch)
-
         rows = batch.tokens_per_item * group
         scratch_floats = _scratch_floats(rows, head_dim, padded_dim)
         if self._scratch.numel() < scratch_floats * self._threads.size:
             self._scratch = torch.empty(scratch_floats * self._threads.size)
-        arguments = self._attend_arguments
-        v = arguments.values
-        v[0] = 0
-        v[1] = 0
+        v = self._arguments.values
         v[2] = len(batch.item_seq)
         v[3] = batch.item_seq.ctypes.data
         v[4] = batch.item_start.ctypes.data
@@ -188,38 +201,26 @@ class PagedAttention:
         v[27] = 0 if sinks is None else sinks.data_ptr()
         v[28:29].view(np.float64)[0] = scale
         v[29:30].view(np.float64)[0] = softcap
-        self._threads.run(self._attend, arguments)
-        return out
-
-    def _write(
-        self,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        key_cache: torch.Tensor,
-        value_cache: torch.Tensor,
-        batch: AttentionBatch,
-    ) -> None:
-        v = self._write_arguments.values
+        v[30] = key.data_ptr()
+        v[31] = key.stride(0)
+        v[32] = key.stride(1)
+        v[33] = value.data_ptr()
+        v[34] = value.stride(0)
+        v[35] = value.stride(1)
+        v[36] = len(batch.write_seq)
+        v[37] = batch.write_seq.ctypes.data
+        v[38] = batch.write_start.ctypes.data
+        v[39] = batch.written_early.ctypes.data
+        write_arguments(v[QUERY_ROTARY:], rotary, rotary and rotary.query_norm)
+        write_arguments(v[KEY_ROTARY:], rotary, rotary and rotary.key_norm)
+        if len(batch.write_seq):
+            v[0] = 0
+            v[1] = 0
+            self._threads.run(self._write, self._arguments, parallel=len(batch.write_seq) > 1)
         v[0] = 0
-        v[1] = key.shape[0]
-        v[2] = key.shape[1]
-        v[3] = key.shape[2]
-        v[4] = value.shape[2]
-        v[5] = value_cache.shape[3]
-        v[6] = value_cache.shape[2]
-        v[7] = key.data_ptr()
-        v[8] = key.stride(0)
-        v[9] = key.stride(1)
-        v[10] = value.data_ptr()
-        v[11] = value.stride(0)
-        v[12] = value.stride(1)
-        v[13] = key_cache.data_ptr()
-        v[14] = value_cache.data_ptr()
-        v[15] = batch.slot_block.ctypes.data
-        v[16] = batch.slot_offset.ctypes.data
-        v[17] = key_cache.element_size()
-        small = key.shape[0] * key.shape[1] * key.shape[2] < 4_096
-        self._threads.run(self._write_cache, self._write_arguments, parallel=not small)
+        v[1] = 0
+        self._threads.run(self._attend, self._arguments)
+        return out
 
 
 def _scratch_floats(rows: int, head_dim: int, padded_dim: int) -> int:
@@ -227,34 +228,49 @@ def _scratch_floats(rows: int, head_dim: int, padded_dim: int) -> int:
     return TILE * (head_dim + padded_dim) + rows * (head_dim + TILE + padded_dim + 1 + LANES) + LANES
 
 
-def _write_cache(args):
-    """Kernel: copy each new token's keys and values to its slot. Items are tokens."""
+def _write(args):
+    """Kernel: the keys and values that are written early to their slots. Items are groups of tokens."""
     base = address_of(args)
-    num_tokens, num_heads, head_dim, value_dim = args[1], args[2], args[3], args[4]
-    padded_dim, block_size, item_size = args[5], args[6], args[17]
+    scratch = args[23] + 4 * args[24] * atomic_add(base + 8, 1)
     while True:
-        token = atomic_add(base, 1)
-        if token >= num_tokens:
+        item = atomic_add(base, 1)
+        if item >= args[36]:
             return
-        block = load_i32(args[15] + 4 * token)
-        offset = load_i32(args[16] + 4 * token)
-        for head in range(num_heads):
-            source = args[7] + item_size * (token * args[8] + head * args[9])
-            target = args[13] + item_size * ((block * num_heads + head) * head_dim * block_size + offset)
-            _copy_elements(source, item_size, target, item_size * block_size, head_dim, item_size)
-            source = args[10] + item_size * (token * args[11] + head * args[12])
-            target = args[14] + item_size * ((block * num_heads + head) * block_size + offset) * padded_dim
-            _copy_elements(source, item_size, target, item_size, value_dim, item_size)
+        seq, start = load_i32(args[37] + 4 * item), load_i32(args[38] + 4 * item)
+        count = min(WRITE_TOKENS, load_i32(args[5] + 4 * seq + 4) - load_i32(args[5] + 4 * seq) - start)
+        for head in range(args[16]):
+            _write_tokens(args, seq, start, count, head, scratch)
 
 
 @njit(error_model="numpy")
-def _copy_elements(source, source_step, target, target_step, count, item_size):
-    if item_size == 2:
-        for i in range(count):
-            store_u16(target + i * target_step, load_u16(source + i * source_step))
-    else:
-        for i in range(count):
-            store_f32(target + i * target_step, load_f32(source + i * source_step))
+def _write_tokens(args, seq, start, count, head, scratch):
+    """One head's keys and values of the new tokens [start, start + count) of a sequence to their slots."""
+    num_heads, head_dim, value_dim, padded_dim, block_size = args[16], args[18], args[19], args[20], args[21]
+    item_size = 2 if args[26] != 0 else 4
+    values = scratch + 4 * LANES
+    narrowed = values + 4 * head_dim
+    for i in range(start, start + count):
+        token = load_i32(args[5] + 4 * seq) + i
+        position = load_i32(args[6] + 4 * seq) + i
+        block = load_i32(args[7] + 4 * (seq * args[8] + position // block_size)) * num_heads + head
+        offset = position % block_size
+        source = args[30] + item_size * (token * args[31] + head * args[32])
+        target = args[13] + item_size * (block * head_dim * block_size + offset)
+        load_head(values, source, head_dim, token, address_of(args) + 8 * KEY_ROTARY, args[26], scratch)
+        if item_size == 2:
+            narrow_row(narrowed, values, head_dim)
+            for d in range(head_dim):
+                store_u16(target + 2 * d * block_size, load_u16(narrowed + 2 * d))
+        else:
+            for d in range(head_dim):
+                store_f32(target + 4 * d * block_size, load_f32(values + 4 * d))
+        source = args[33] + item_size * (token * args[34] + head * args[35])
+        target = args[14] + item_size * (block * block_size + offset) * padded_dim
+        if item_size == 2:
+            for d in range(value_dim):
+                store_u16(target + 2 * d, load_u16(source + 2 * d))
+        else:
+            copy_row(target, source, value_dim)
 
 
 def _attend(args):
@@ -287,7 +303,9 @@ def _attend(args):
         flat += start
         position = load_i32(args[6] + 4 * seq) + start
         rows = num_queries * group
-        _load_queries(queries, args, flat, head, rows)
+        if load_i32(args[39] + 4 * seq) == 0:
+            _write_tokens(args, seq, 0, query_len, head, keys)
+        _load_queries(queries, args, flat, head, rows, sums)
         for i in range(0, rows * padded_dim, LANES):
             fill_16(outputs + 4 * i, np.float32(0.0))
         for row in range(rows):
@@ -322,18 +340,15 @@ def _attend(args):
 
 
 @njit(error_model="numpy")
-def _load_queries(queries, args, flat, head, rows):
+def _load_queries(queries, args, flat, head, rows, scratch):
     """Row r of `queries` is query head r % group of token flat + r // group, in float32."""
     group, head_dim = args[17], args[18]
+    item_size = 2 if args[25] != 0 else 4
+    rotary = address_of(args) + 8 * QUERY_ROTARY
     for row in range(rows):
-        element = (flat + row // group) * args[11] + (head * group + row % group) * args[12]
-        target = queries + 4 * head_dim * row
-        if args[25] != 0:
-            for i in range(head_dim):
-                store_f32(target + 4 * i, widen(load_u16(args[10] + 2 * (element + i))))
-        else:
-            for i in range(head_dim):
-                store_f32(target + 4 * i, load_f32(args[10] + 4 * (element + i)))
+        token = flat + row // group
+        source = args[10] + item_size * (token * args[11] + (head * group + row % group) * args[12])
+        load_head(queries + 4 * head_dim * row, source, head_dim, token, rotary, args[25], scratch)
 
 
 @njit(error_model="numpy")
@@ -375,9 +390,13 @@ def _multiply_queries(queries, keys, scores, rows, head_dim):
     while row + 4 <= rows:
         multiply_add_4x4(queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim)
         row += 4
-    while row < rows:
-        multiply_add_1x4(queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim)
-        row += 1
+    a, c = queries + 4 * head_dim * row, scores + 4 * TILE * row
+    if row + 3 == rows:
+        multiply_add_3x4(a, head_dim, keys, TILE, c, TILE, head_dim)
+    elif row + 2 == rows:
+        multiply_add_2x4(a, head_dim, keys, TILE, c, TILE, head_dim)
+    elif row + 1 == rows:
+        multiply_add_1x4(a, head_dim, keys, TILE, c, TILE, head_dim)
 
 
 @njit(error_model="numpy")
@@ -420,19 +439,29 @@ def _multiply_values(scores, values, outputs, rows, count, padded_dim):
             a = scores + 4 * TILE * row
             b = values + 4 * column
             c = outputs + 4 * (padded_dim * row + column)
-            if row + 4 <= rows:
-                if wide:
-                    multiply_add_4x4(a, TILE, b, padded_dim, c, padded_dim, count)
-                else:
-                    multiply_add_4x1(a, TILE, b, padded_dim, c, padded_dim, count)
-                row += 4
+            together = min(4, rows - row)
+            if not wide:
+                _multiply_narrow(a, b, c, together, padded_dim, count)
+            elif together == 4:
+                multiply_add_4x4(a, TILE, b, padded_dim, c, padded_dim, count)
+            elif together == 3:
+                multiply_add_3x4(a, TILE, b, padded_dim, c, padded_dim, count)
+            elif together == 2:
+                multiply_add_2x4(a, TILE, b, padded_dim, c, padded_dim, count)
             else:
-                if wide:
-                    multiply_add_1x4(a, TILE, b, padded_dim, c, padded_dim, count)
-                else:
-                    multiply_add_1x1(a, TILE, b, padded_dim, c, padded_dim, count)
-                row += 1
+                multiply_add_1x4(a, TILE, b, padded_dim, c, padded_dim, count)
+            row += together
         column += TILE if wide else LANES
+
+
+@njit(error_model="numpy")
+def _multiply_narrow(a, b, c, rows, padded_dim, count):
+    """As `_multiply_values`, for up to four rows and sixteen columns."""
+    if rows == 4:
+        multiply_add_4x1(a, TILE, b, padded_dim, c, padded_dim, count)
+        return
+    for row in range(rows):
+        multiply_add_1x1(a + 4 * TILE * row, TILE, b, padded_dim, c + 4 * padded_dim * row, padded_dim, count)
 
 
 @njit(error_model="numpy")

@@ -6,12 +6,15 @@ correctness, not speed or equal bits.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
 from .paged_attention import AttentionBatch
 from .philox import uniform
-from .sampling import SamplingRows
+from .rotary import Rotary
+from .sampling import AllowedTokens, SamplingRows
 
 
 class ReferenceAttention:
@@ -30,13 +33,21 @@ class ReferenceAttention:
         sliding_window: int = 0,
         softcap: float = 0.0,
         sinks: torch.Tensor | None = None,
+        rotary: Rotary | None = None,
     ) -> torch.Tensor:
         """See `PagedAttention.__call__`."""
         value_dim, block_size = value.shape[2], value_cache.shape[2]
-        blocks = torch.from_numpy(batch.slot_block).long().to(key.device)
-        offsets = torch.from_numpy(batch.slot_offset).long().to(key.device)
-        key_cache[blocks, :, :, offsets] = key
-        value_cache[blocks, :, offsets, :value_dim] = value
+        if rotary is not None:
+            query = rotate_heads(query, rotary.cos, rotary.sin, rotary.query_norm)
+            key = rotate_heads(key, rotary.cos, rotary.sin, rotary.key_norm)
+        # A sequence may share a block that another one fills in this step: all is written before anything is read.
+        for seq, context_len in enumerate(batch.context_len.tolist()):
+            first, last = batch.query_start[seq : seq + 2].tolist()
+            positions = np.arange(context_len, context_len + last - first)
+            blocks = torch.from_numpy(batch.block_table[seq, positions // block_size]).long().to(key.device)
+            offsets = torch.from_numpy(positions % block_size).to(key.device)
+            key_cache[blocks, :, :, offsets] = key[first:last]
+            value_cache[blocks, :, offsets, :value_dim] = value[first:last]
         out = query.new_empty(query.shape[0], query.shape[1], value_dim)
         for seq, context_len in enumerate(batch.context_len.tolist()):
             first, last = batch.query_start[seq : seq + 2].tolist()
@@ -48,6 +59,18 @@ class ReferenceAttention:
                 query[first:last], keys, values, context_len, scale, sliding_window, softcap, sinks
             )
         return out
+
+
+def rotate_heads(
+    heads: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, norm: Callable[[torch.Tensor], torch.Tensor] | None
+) -> torch.Tensor:
+    """Rotary embedding of heads [num_tokens, num_heads, head_dim], normalised before; see `rotary`."""
+    if norm is not None:
+        heads = norm(heads)
+    turned, rest = heads[..., : cos.shape[-1]], heads[..., cos.shape[-1] :]
+    first, second = turned.chunk(2, -1)
+    turned = turned * cos[:, None] + torch.cat((-second, first), -1) * sin[:, None]
+    return torch.cat((turned, rest), -1)
 
 
 def _attend(
@@ -84,8 +107,10 @@ def _attend(
 class ReferenceSampling:
     """`SamplingKernel` by sorting whole rows."""
 
-    def sample(self, logits: torch.Tensor, rows: SamplingRows) -> np.ndarray:
+    def sample(self, logits: torch.Tensor, rows: SamplingRows, allowed: AllowedTokens | None = None) -> np.ndarray:
         """See `SamplingKernel.sample`."""
+        if allowed is not None:
+            _forbid_others(logits, allowed)
         draws = [
             uniform(seed, index, position)
             for seed, index, position in zip(rows.seed, rows.sample_index, rows.position, strict=True)
@@ -103,6 +128,16 @@ class ReferenceSampling:
         logprobs = chosen[:, 0].double() - log_sums
         ranks = (logits > chosen).sum(-1) + 1
         return log_sums.cpu().numpy(), logprobs.cpu().numpy(), ranks.cpu().numpy()
+
+
+def _forbid_others(logits: torch.Tensor, allowed: AllowedTokens) -> None:
+    """The words cross to the device as they are, and are taken apart there."""
+    masked = np.flatnonzero(allowed.row >= 0)
+    words = torch.from_numpy(allowed.words[allowed.row[masked]].view(np.int32)).to(logits.device)
+    bits = (words[:, :, None] >> torch.arange(32, device=logits.device, dtype=torch.int32)) & 1
+    forbidden = bits.flatten(1)[:, : logits.shape[1]] == 0
+    rows = torch.from_numpy(masked).to(logits.device)
+    logits[rows] = logits[rows].masked_fill(forbidden, -torch.inf)
 
 
 def kept_weights(logits: torch.Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> torch.Tensor:

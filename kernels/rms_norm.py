@@ -43,16 +43,18 @@ class RMSNormKernel:
     """
 
     def __init__(self, weight: torch.Tensor, eps: float, *, round_before_weight: bool, threads: ThreadPool) -> None:
-        self._weight = weight.detach().to(torch.float32).contiguous()
+        self.weight = weight.detach().to(torch.float32).contiguous()
+        self.eps = eps
+        self.round_before_weight = round_before_weight
         self._threads = threads
         self._kernel = compile_kernel(_rms_norm)
         self._arguments = KernelArguments(12)
         v = self._arguments.values
-        v[2] = self._weight.numel()
-        v[5] = self._weight.data_ptr()
+        v[2] = self.weight.numel()
+        v[5] = self.weight.data_ptr()
         v[6:7].view(np.float64)[0] = eps
         v[7] = round_before_weight
-        self._scratch = torch.empty(threads.size * self._weight.numel() + LANES * threads.size)
+        self._scratch = torch.empty(threads.size * self.weight.numel() + LANES * threads.size)
         v[8] = self._scratch.data_ptr()
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
@@ -60,7 +62,7 @@ class RMSNormKernel:
         x = x.contiguous()
         out = torch.empty_like(x)
         v = self._arguments.values
-        size = self._weight.numel()
+        size = self.weight.numel()
         v[0] = 0
         v[1] = 0
         v[3] = x.data_ptr()
@@ -77,62 +79,79 @@ ROWS_PER_ITEM = 8
 def _rms_norm(args):
     """Kernel: normalise rows; items are groups of rows."""
     base = address_of(args)
-    size, num_rows, bfloat16 = args[2], args[9], args[10]
-    scratch = args[8] + 4 * (size + LANES) * atomic_add(base + 8, 1)
+    size, weight, early, num_rows = args[2], args[5], args[7], args[9]
+    eps = load_f64(base + 48)
+    sums = args[8] + 4 * (size + LANES) * atomic_add(base + 8, 1)
+    values = sums + 4 * LANES
     while True:
         first = atomic_add(base, 1) * ROWS_PER_ITEM
         if first >= num_rows:
             return
         for row in range(first, min(first + ROWS_PER_ITEM, num_rows)):
-            if bfloat16 != 0:
-                _normalise_bfloat16(args[3] + 2 * row * size, args[4] + 2 * row * size, args, scratch)
+            if args[10] != 0:
+                widen_row(values, args[3] + 2 * row * size, size)
+                normalise(values, size, weight, eps, early, 0, sums)
+                narrow_row(args[4] + 2 * row * size, values, size)
             else:
-                _normalise_float32(args[3] + 4 * row * size, args[4] + 4 * row * size, args, scratch)
+                target = args[4] + 4 * row * size
+                copy_row(target, args[3] + 4 * row * size, size)
+                normalise(target, size, weight, eps, 0, 0, sums)
 
 
 @njit(error_model="numpy")
-def _normalise_bfloat16(source, target, args, scratch):
-    size, weight = args[2], args[5]
+def normalise(values, size, weight, eps, round_before_weight, round_result, sums):
+    """Normalise float32 `values` [size] in place; `sums` is scratch [16]. Rounding is to what bfloat16 can hold."""
     whole = size - size % LANES
-    values, sums = scratch + 4 * LANES, scratch
     fill_16(sums, np.float32(0.0))
     for i in range(0, whole, LANES):
-        widen_16(values + 4 * i, source + 2 * i)
         add_squares_16(sums, values + 4 * i)
     total = sum_of_16(sums)
     for i in range(whole, size):
-        value = widen(load_u16(source + 2 * i))
-        store_f32(values + 4 * i, value)
+        value = load_f32(values + 4 * i)
         total += value * value
-    scale = np.float32(1.0 / math.sqrt(total / size + load_f64(address_of(args) + 48)))
+    scale = np.float32(1.0 / math.sqrt(total / size + eps))
     for i in range(0, whole, LANES):
         scale_16(values + 4 * i, scale)
-        if args[7] != 0:
+        if round_before_weight != 0:
             round_16(values + 4 * i)
         multiply_16(values + 4 * i, weight + 4 * i)
-        narrow_16(target + 2 * i, values + 4 * i)
+        if round_result != 0:
+            round_16(values + 4 * i)
     for i in range(whole, size):
         value = load_f32(values + 4 * i) * scale
-        if args[7] != 0:
+        if round_before_weight != 0:
             value = widen(narrow(value))
-        store_u16(target + 2 * i, narrow(value * load_f32(weight + 4 * i)))
+        value *= load_f32(weight + 4 * i)
+        if round_result != 0:
+            value = widen(narrow(value))
+        store_f32(values + 4 * i, value)
 
 
 @njit(error_model="numpy")
-def _normalise_float32(source, target, args, scratch):
-    size, weight = args[2], args[5]
+def widen_row(target, source, size):
+    """bfloat16 [size] to float32."""
     whole = size - size % LANES
-    fill_16(scratch, np.float32(0.0))
     for i in range(0, whole, LANES):
-        add_squares_16(scratch, source + 4 * i)
-    total = sum_of_16(scratch)
+        widen_16(target + 4 * i, source + 2 * i)
     for i in range(whole, size):
-        value = load_f32(source + 4 * i)
-        total += value * value
-    scale = np.float32(1.0 / math.sqrt(total / size + load_f64(address_of(args) + 48)))
+        store_f32(target + 4 * i, widen(load_u16(source + 2 * i)))
+
+
+@njit(error_model="numpy")
+def narrow_row(target, source, size):
+    """float32 [size] to bfloat16."""
+    whole = size - size % LANES
+    for i in range(0, whole, LANES):
+        narrow_16(target + 2 * i, source + 4 * i)
+    for i in range(whole, size):
+        store_u16(target + 2 * i, narrow(load_f32(source + 4 * i)))
+
+
+@njit(error_model="numpy")
+def copy_row(target, source, size):
+    """float32 [size]."""
+    whole = size - size % LANES
     for i in range(0, whole, LANES):
         copy_16(target + 4 * i, source + 4 * i)
-        scale_16(target + 4 * i, scale)
-        multiply_16(target + 4 * i, weight + 4 * i)
     for i in range(whole, size):
-        store_f32(target + 4 * i, load_f32(source + 4 * i) * scale * load_f32(weight + 4 * i))
+        store_f32(target + 4 * i, load_f32(source + 4 * i))

@@ -54,6 +54,16 @@ class SamplingRows:
     position: np.ndarray
 
 
+@dataclass(frozen=True)
+class AllowedTokens:
+    """Which tokens some rows of a step may choose from; nothing outside of a row's set is ever drawn."""
+
+    words: np.ndarray
+    """uint32 [num_masks, num_words], contiguous, num_words even: bit t % 32 of word t // 32 allows token t."""
+    row: np.ndarray
+    """int64 [num_rows]: the mask of each row, -1 for a row that may choose any token."""
+
+
 class SamplingKernel:
     """Draws one token a row."""
 
@@ -68,8 +78,11 @@ class SamplingKernel:
         self._scratch = torch.empty(self._stride * threads.size, dtype=torch.uint8)
         self._arguments = KernelArguments(20)
 
-    def sample(self, logits: torch.Tensor, rows: SamplingRows) -> np.ndarray:
-        """logits float32 [num_rows, vocab_size], contiguous. Returns int64 [num_rows]; -1 where no logit is finite."""
+    def sample(self, logits: torch.Tensor, rows: SamplingRows, allowed: AllowedTokens | None = None) -> np.ndarray:
+        """logits float32 [num_rows, vocab_size], contiguous; those of tokens that are not allowed become -inf.
+
+        Returns int64 [num_rows]; -1 where no logit is finite.
+        """
         num_rows = logits.shape[0]
         tokens = np.empty(num_rows, np.int64)
         v = self._arguments.values
@@ -84,6 +97,12 @@ class SamplingKernel:
         v[12] = tokens.ctypes.data
         v[13] = self._scratch.data_ptr()
         v[14] = self._stride
+        if allowed is None:
+            v[15] = 0
+        else:
+            v[15] = allowed.words.ctypes.data
+            v[16] = 4 * allowed.words.shape[1]
+            v[17] = allowed.row.ctypes.data
         self._threads.run(self._sample, self._arguments, parallel=num_rows > 1)
         return tokens
 
@@ -122,6 +141,10 @@ def _sample(args):
         if row >= num_rows:
             return
         logits = args[4] + 4 * row * size
+        if args[15] != 0:
+            mask = load_i64(args[17] + 8 * row)
+            if mask >= 0:
+                _forbid_others(logits, args[15] + args[16] * mask, size)
         maximum = _row_max(logits, size)
         temperature = load_f32(args[5] + 4 * row)
         if not maximum > np.float32(-np.inf) or maximum == np.float32(np.inf):
@@ -164,6 +187,24 @@ def _score(args):
         store_f64(args[6] + 8 * row, log_sum)
         store_f64(args[7] + 8 * row, np.float64(chosen) - log_sum)
         store_i64(args[8] + 8 * row, rank)
+
+
+@njit(error_model="numpy")
+def _forbid_others(logits, allowed, size):
+    """The logits of tokens whose bit is not set become -inf."""
+    for first in range(0, size, 64):
+        word = load_i64(allowed + first // 8)
+        if word == -1:
+            continue
+        tile = logits + 4 * first
+        live = min(64, size - first)
+        if word == 0 and live == 64:
+            for i in range(0, 64, LANES):
+                fill_16(tile + 4 * i, np.float32(-np.inf))
+            continue
+        for i in range(live):
+            if (word >> i) & 1 == 0:
+                store_f32(tile + 4 * i, np.float32(-np.inf))
 
 
 @njit(error_model="numpy")

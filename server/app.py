@@ -22,13 +22,17 @@ from ..engine_core.errors import EngineDeadError, InvalidRequestError, RequestFa
 from . import errors
 from .auth import AuthMiddleware
 from .chat_completions import ChatCompletions
+from .classification import Classification
 from .completions import Completions
 from .config import ServerConfig
+from .embeddings import Embeddings, Pooling
 from .errors import ApiError, UnexpectedErrors
 from .health import HealthEndpoints
 from .metrics import HttpRequestCounter
 from .models import ModelEndpoints
+from .pooling_job import NotGenerating
 from .request_id import RequestIdMiddleware
+from .scoring import Rerank, Score
 from .services import Services, load_services
 from .tokenization import TokenizationEndpoints
 
@@ -50,11 +54,12 @@ def create_app(config: ServerConfig, model_dir: str, engine_address: str) -> Sta
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         await services.engine.start()
-        announcement = asyncio.create_task(_announce_when_ready(services))
+        announcement = asyncio.create_task(_when_ready(services))
         try:
             yield
         finally:
             announcement.cancel()
+            await services.grammar_compiler.close()
             await services.engine.close()
 
     routes = _routes(services)
@@ -72,9 +77,15 @@ def _routes(services: Services) -> list[BaseRoute]:
     health = HealthEndpoints(services)
     models = ModelEndpoints(services)
     tokenization = TokenizationEndpoints(services)
+    generates = services.mode.generates
     return [
-        Route("/v1/completions", Completions(services), methods=["POST"]),
-        Route("/v1/chat/completions", ChatCompletions(services), methods=["POST"]),
+        Route("/v1/completions", Completions(services) if generates else NotGenerating(services), methods=["POST"]),
+        Route(
+            "/v1/chat/completions",
+            ChatCompletions(services) if generates else NotGenerating(services),
+            methods=["POST"],
+        ),
+        *_pooling_routes(services),
         Route("/v1/models", models.list_models),
         Route("/v1/models/{model:path}", models.get_model),
         Route("/tokenize", tokenization.tokenize, methods=["POST"]),
@@ -84,6 +95,20 @@ def _routes(services: Services) -> list[BaseRoute]:
         Route("/version", health.version),
         Route("/load", health.load),
         Route("/metrics", health.metrics),
+    ]
+
+
+def _pooling_routes(services: Services) -> list[BaseRoute]:
+    rerank = Rerank(services)
+    return [
+        Route("/v1/embeddings", Embeddings(services), methods=["POST"]),
+        Route("/v1/score", Score(services, as_list=True), methods=["POST"]),
+        Route("/score", Score(services, as_list=False), methods=["POST"]),
+        Route("/rerank", rerank, methods=["POST"]),
+        Route("/v1/rerank", rerank, methods=["POST"]),
+        Route("/v2/rerank", rerank, methods=["POST"]),
+        Route("/classify", Classification(services), methods=["POST"]),
+        Route("/pooling", Pooling(services), methods=["POST"]),
     ]
 
 
@@ -113,10 +138,12 @@ def _middleware(services: Services, paths: list[str]) -> list[Middleware]:
     return middleware
 
 
-async def _announce_when_ready(services: Services) -> None:
-    """Log what is served, and a command that tries it."""
+async def _when_ready(services: Services) -> None:
+    """Log what is served, and a command that tries it; then start what the first guided request would wait for."""
     while services.engine.ready is None:
         await asyncio.sleep(0.05)
+    if services.mode.generates:
+        services.grammar_compiler.warm_up()
     ready, config = services.engine.ready, services.config
     logger.info(
         "Serving %s (%s, %s), context %d tokens, KV cache %d tokens.",
@@ -129,10 +156,8 @@ async def _announce_when_ready(services: Services) -> None:
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
     target = f"--unix-socket {config.uds} http://localhost" if config.uds else f"http://{host}:{config.port}"
     key = " -H 'Authorization: Bearer KEY'" if config.api_key else ""
-    logger.info(
-        "Ready. Try: curl %s%s/v1/completions%s -d '%s'",
-        target,
-        config.root_path,
-        key,
-        '{"prompt": "The capital of France is", "max_tokens": 8}',
-    )
+    path, body = "/v1/completions", '{"prompt": "The capital of France is", "max_tokens": 8}'
+    if not services.mode.generates:
+        path = {"embed": "/v1/embeddings", "classify": "/classify"}.get(services.mode.pooling or "", "/pooling")
+        body = '{"input": "The capital of France is Paris."}'
+    logger.info("Ready. Try: curl %s%s%s%s -d '%s'", target, config.root_path, path, key, body)

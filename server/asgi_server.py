@@ -19,6 +19,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
 
+from ..engine_core.errors import UnsupportedModelError
 from .config import ServerConfig
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def load_app(config: ServerConfig, model_dir: str, engine_address: str, metrics_
 
     try:
         return create_app(config, model_dir, engine_address)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UnsupportedModelError) as error:
         logger.error("%s", error)
         sys.exit(1)
 

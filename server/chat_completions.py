@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from ..engine_core.messages import TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
 from .chat_prompt import echoed_text, generation_prompt_wanted, render_chat_prompt
+from .constraint import request_constraint
 from .generation import Answer, Generation, respond
 from .output_processor import SampleDelta
 from .protocol.chat import (
@@ -49,6 +50,7 @@ class ChatCompletions:
             truncate_prompt_tokens=request.truncate_prompt_tokens,
             truncation_side=request.truncation_side or "left",
         )
+        constraint = request_constraint(request, services.config.guided_decoding_backend)
         services.check_engine()
         generation = Generation(
             services,
@@ -57,6 +59,7 @@ class ChatCompletions:
             request=request,
             params=params,
             prompts=[prompt],
+            constraint=constraint,
         )
         writer = _ChatWriter(services, request, params, generation)
         await respond(generation, writer, stream=bool(request.stream), receive=receive, send=send)

@@ -15,9 +15,9 @@ import jinja2
 from jinja2 import nodes
 
 from ..engine_core.errors import InvalidRequestError
+from ..engine_core.tokenizer import Tokenizer
 from .conversation import template_messages
 from .template_sandbox import CACHED_TEMPLATES, compile_template, parse_template, plain, render
-from .tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 

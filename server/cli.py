@@ -130,7 +130,6 @@ _ONE_DEVICE = "the engine runs on one device; leave the flag out."
 _NO_TOOLS = "tool calling is not served yet."
 _NO_MEDIA = "only text models are served."
 _NO_LORA = "adapters are not served yet; merge them into the weights."
-_NO_GUIDANCE = "constrained output is not served yet."
 
 UNSUPPORTED_FLAGS = {
     "trust-remote-code": "code that comes with a model is never run.",
@@ -156,17 +155,13 @@ UNSUPPORTED_FLAGS = {
     "max-num-queued-reqs": "the queue is not bounded yet.",
     "max-num-queued-tokens": "the queue is not bounded yet.",
     "logprobs-mode": "logprobs are always the model's own (raw_logprobs).",
-    "task": "only text generation is served yet.",
-    "runner": "only text generation is served yet.",
-    "convert": "only text generation is served yet.",
     "default-chat-template-kwargs": "send chat_template_kwargs with the request.",
     "enable-auto-tool-choice": _NO_TOOLS,
     "tool-call-parser": _NO_TOOLS,
     "tool-parser-plugin": _NO_TOOLS,
     "exclude-tools-when-tool-choice-none": _NO_TOOLS,
     "reasoning-parser": "reasoning is returned as part of the text.",
-    "guided-decoding-backend": _NO_GUIDANCE,
-    "structured-outputs-config": _NO_GUIDANCE,
+    "structured-outputs-config": "use --guided-decoding-backend with its options.",
     "limit-mm-per-prompt": _NO_MEDIA,
     "allowed-local-media-path": _NO_MEDIA,
     "allowed-media-domains": _NO_MEDIA,

@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 from ..engine_core.errors import InvalidRequestError
 from ..engine_core.messages import TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
+from .constraint import request_constraint
 from .generation import Answer, Generation, respond
 from .logprobs import TextOffset, trimmed
 from .output_processor import SampleDelta
@@ -49,6 +50,7 @@ class Completions:
             )
             for prompt in _split(request.prompt)
         ]
+        constraint = request_constraint(request, services.config.guided_decoding_backend)
         services.check_engine()
         generation = Generation(
             services,
@@ -57,6 +59,7 @@ class Completions:
             request=request,
             params=params,
             prompts=prompts,
+            constraint=constraint,
         )
         writer = _CompletionWriter(services, request, params, generation)
         await respond(generation, writer, stream=bool(request.stream), receive=receive, send=send)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Group, Parameter, Token, validators
 
 from ..engine_core.config import DEFAULT_MAX_NUM_BATCHED_TOKENS, Dtype, EngineConfig, LoadFormat, SchedulingPolicy
+from ..engine_core.serving_mode import ConvertFlag, RunnerFlag, TaskFlag
 
 ContentFormat = Literal["auto", "string", "openai"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -107,6 +108,18 @@ class ServerConfig:
     """auto: safetensors, else PyTorch files; dummy: random weights, no files read."""
     max_model_len: Annotated[int | None, _SIZE_OR_AUTO, Parameter(group=_MODEL)] = None
     """Longest prompt plus output in tokens: 8192, 8k, 1M, or auto (-1): what the model was made for."""
+    task: Annotated[TaskFlag, Parameter(group=_MODEL)] = "auto"
+    """embedding (or embed, score): a language model serves embeddings beside generation; auto: what the model is
+    made for.
+    """
+    runner: Annotated[RunnerFlag, Parameter(group=_MODEL)] = "auto"
+    """pooling: embeddings, scores and classes alone; a language model then needs no KV cache."""
+    convert: Annotated[ConvertFlag, Parameter(group=_MODEL)] = "auto"
+    """embed: serve a classifier as an embedding model. The other values say what is done anyway, or are refused."""
+    pooler_config: Annotated[dict[str, Any], _JSON, Parameter(group=_MODEL, alias="--override-pooler-config")] = field(
+        default_factory=dict
+    )
+    """How vectors are made, as a JSON object over the model's own: pooling_type (CLS, LAST, MEAN, MAX), normalize."""
     generation_config: Annotated[str, Parameter(group=_MODEL)] = "auto"
     """Source of default sampling parameters: auto (generation_config.json of the model), vllm (none), a
     folder.
@@ -169,6 +182,8 @@ class ServerConfig:
     """fcfs: in order of arrival; priority: a lower "priority" of the request first."""
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=_ENGINE)] = "auto"
     """Where the model runs."""
+    jump_ahead: Annotated[bool, Parameter(group=_ENGINE)] = True
+    """Whether tokens that a grammar leaves no choice about are appended without being sampled."""
     num_threads: Annotated[int | None, _POSITIVE, Parameter(group=_ENGINE, show_default=lambda _: "one a core")] = None
     """Threads of the CPU kernels."""
     seed: Annotated[int, Parameter(group=_ENGINE)] = 0
@@ -188,8 +203,18 @@ class ServerConfig:
     """Most logprobs a request may ask for; -1: up to the whole vocabulary."""
     return_tokens_as_token_ids: Annotated[bool, Parameter(group=_REQUESTS)] = False
     """Whether tokens in logprobs are written as token_id:N where a request does not say."""
+    score_format: Annotated[Literal["auto", "float", "list"], Parameter(group=_REQUESTS)] = "auto"
+    """Form of a score: a number, or a list of one; auto: a list from /v1/score, a number from /score."""
     enable_prompt_tokens_details: Annotated[bool, Parameter(group=_REQUESTS)] = False
     """Whether usage says how many prompt tokens came from the prefix cache."""
+    guided_decoding_backend: Annotated[str, Parameter(group=_REQUESTS)] = "auto"
+    """Any name that vLLM knows means the one compiler; its options hold where a request names no backend:
+    NAME:disable-any-whitespace, NAME:no-additional-properties.
+    """
+    grammar_timeout: Annotated[float, Parameter(group=_REQUESTS, validator=validators.Number(gt=0))] = 10.0
+    """Seconds that a schema, a pattern or a grammar may take to compile; more is answered 400."""
+    grammar_memory: Annotated[int, _SIZE, Parameter(group=_REQUESTS, show_default=lambda _: "1G")] = 2**30
+    """Bytes that compiling one may take, or such as 512M; more is answered 400."""
 
     log_level: Annotated[LogLevel, Parameter(group=_LOGGING, alias="--uvicorn-log-level")] = "info"
     """Least severe messages that are logged."""
@@ -209,10 +234,11 @@ class ServerConfig:
         """The names that requests may use; the first one is written into the answers."""
         return self.served_model_name or (self.model,)
 
-    def engine_config(self, model_dir: str) -> EngineConfig:
-        """The engine's share, for the model found at `model_dir`."""
+    def engine_config(self, model_dir: str, tokenizer_dir: str | None = None) -> EngineConfig:
+        """The engine's share, for the model found at `model_dir`; `tokenizer_dir` where that is another folder."""
         return EngineConfig(
             model=model_dir,
+            tokenizer=tokenizer_dir,
             dtype=self.dtype,
             max_model_len=self.max_model_len,
             load_format=self.load_format,
@@ -226,5 +252,10 @@ class ServerConfig:
             max_num_batched_tokens=self.max_num_batched_tokens,
             enable_prefix_caching=self.enable_prefix_caching,
             scheduling_policy=self.scheduling_policy,
+            jump_ahead=self.jump_ahead,
+            task=self.task,
+            runner=self.runner,
+            convert=self.convert,
+            pooler_config=self.pooler_config,
             num_threads=self.num_threads,
         )

@@ -16,8 +16,8 @@ import codecs
 from collections.abc import Sequence
 from typing import Protocol
 
-from .token_bytes import TokenBytes
-from .tokenizer import Tokenizer
+from ..engine_core.token_bytes import TokenBytes
+from ..engine_core.tokenizer import Tokenizer
 
 _Utf8Decoder = codecs.getincrementaldecoder("utf-8")
 _REPLACEMENT = "\ufffd"

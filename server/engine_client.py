@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import zmq
 
@@ -22,15 +22,20 @@ from ..engine_core.messages import (
     EngineReady,
     EngineStats,
     FromEngine,
+    Grammar,
     Hello,
     ResetPrefixCache,
     StepOutputs,
     ToEngine,
 )
+from ..engine_core.pooling_messages import PoolingRequest
+from ..engine_core.pooling_params import PoolingParams
 from ..engine_core.sampling_params import SamplingParams
 from ..engine_core.wire import WireError, pack, unpack_from_engine
 from .input_processor import InputProcessor, Prompt
 from .output_processor import OutputProcessor, RequestState, SampleDelta, merge_deltas
+from .pooling_batch import PoolingBatch
+from .pooling_processor import PoolingInput
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +68,8 @@ class EngineClient:
         self._keys = itertools.count(1)
         self._streams: dict[RequestState, RequestStream] = {}
         """Requests that have not ended."""
+        self._batches: dict[int, PoolingBatch] = {}
+        """By the key of each text that has no answer yet."""
         self._aborts: list[int] = []
         """Keys to abort with the next turn of the event loop."""
         self._last_heard = 0.0
@@ -100,7 +107,13 @@ class EngineClient:
         return self.ready is not None and time.monotonic() - self._last_heard < self._engine_timeout
 
     def generate(
-        self, prompt: Prompt, params: SamplingParams, *, priority: int = 0, cache_salt: str = ""
+        self,
+        prompt: Prompt,
+        params: SamplingParams,
+        *,
+        priority: int = 0,
+        cache_salt: str = "",
+        grammar: Grammar | None = None,
     ) -> RequestStream:
         """Check a request, send it, and give the stream of its answers.
 
@@ -109,7 +122,12 @@ class EngineClient:
         if not self.alive():
             raise EngineDeadError("The engine is not ready." if self.ready is None else "The engine does not answer.")
         requests = self._input_processor.requests(
-            prompt, params, first_key=next(self._keys), priority=priority, cache_salt=cache_salt
+            prompt,
+            params,
+            first_key=next(self._keys),
+            priority=priority,
+            cache_salt=cache_salt,
+            grammar=grammar,
         )
         for _ in requests[1:]:
             next(self._keys)
@@ -119,6 +137,27 @@ class EngineClient:
             self._send(request)
         return stream
 
+    def pool(self, inputs: Sequence[PoolingInput], params: PoolingParams, *, priority: int = 0) -> PoolingBatch:
+        """Send texts, and give what their answers come to. Raises `EngineDeadError` before anything is sent."""
+        if not self.alive():
+            raise EngineDeadError("The engine is not ready." if self.ready is None else "The engine does not answer.")
+        keys = [next(self._keys) for _ in inputs]
+        batch = PoolingBatch(keys, self._end_pooling)
+        self._batches.update(dict.fromkeys(keys, batch))
+        now = time.time()
+        for key, given in zip(keys, inputs, strict=True):
+            self._send(
+                PoolingRequest(
+                    key=key,
+                    prompt_token_ids=given.token_ids,
+                    token_type_ids=given.token_type_ids,
+                    params=params,
+                    priority=priority,
+                    arrival_time=now,
+                )
+            )
+        return batch
+
     def reset_prefix_cache(self) -> None:
         """Have the engine forget the cached prefixes that no running request uses."""
         self._send(ResetPrefixCache())
@@ -127,6 +166,10 @@ class EngineClient:
         """Nobody waits for a request any more: abort what the engine still works on."""
         if self._streams.pop(state, None) is not None:
             self._abort(self._output_processor.remove(state))
+
+    def _end_pooling(self, keys: list[int]) -> None:
+        """Nobody waits for these texts any more."""
+        self._abort([key for key in keys if self._batches.pop(key, None) is not None])
 
     def _abort(self, keys: list[int]) -> None:
         """Send with the next turn of the event loop, together with the aborts that come until then."""
@@ -174,6 +217,10 @@ class EngineClient:
     def _take_outputs(self, step: StepOutputs) -> None:
         processor, streams = self._output_processor, self._streams
         for output in step.outputs:
+            batch = self._batches.pop(output.key, None)
+            if batch is not None:
+                batch.take(output)
+                continue
             result = processor.process(output)
             if result is None:
                 continue  # it was aborted while this was on its way
@@ -195,7 +242,7 @@ class EngineClient:
                 self._send(Hello())
                 await asyncio.sleep(HELLO_SECONDS)
                 continue
-            if self._streams and not self.alive():
+            if (self._streams or self._batches) and not self.alive():
                 self._fail_all(f"The engine was not heard of for {self._engine_timeout:.0f} s.")
             await asyncio.sleep(min(WATCH_SECONDS, self._engine_timeout / 4))
 
@@ -205,6 +252,9 @@ class EngineClient:
         for state, stream in list(self._streams.items()):
             self._end(state)
             stream._fail(EngineDeadError(reason))
+        batches, self._batches = self._batches, {}
+        for batch in batches.values():
+            batch.fail(EngineDeadError(reason))
 
 
 class RequestStream(AsyncIterator[list[SampleDelta]]):

@@ -15,8 +15,9 @@ from typing import Protocol
 
 from starlette.types import Receive, Send
 
-from ..engine_core.messages import TokenLogprobs
+from ..engine_core.messages import Grammar, TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
+from .constraint import Constraint
 from .disconnect import cancel_on_disconnect
 from .engine_client import RequestStream
 from .errors import to_api_error
@@ -75,7 +76,8 @@ class Generation:
     """The prompts of one HTTP request and the answers to them, numbered through: prompt × n + sample.
 
     Sends the prompts to the engine when it is entered; raises `InvalidRequestError` or `EngineDeadError`
-    there, before anything is answered. Leaving it aborts what is not finished.
+    there, before anything is answered. Leaving it aborts what is not finished. A constraint is compiled before
+    (`compile_constraint`).
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Generation:
         request: GenerationFields,
         params: SamplingParams,
         prompts: list[Prompt],
+        constraint: Constraint | None = None,
     ) -> None:
         self.id = id
         self.model = model
@@ -97,7 +100,16 @@ class Generation:
         self._services = services
         self._request = request
         self._timing = RequestTiming(services.metrics, services.config, id, model, params, prompts)
+        self._constraint = constraint
+        self._grammar: Grammar | None = None
         self._streams: list[RequestStream] = []
+        if constraint is not None:
+            services.input_processor.check_constraint(constraint)
+
+    async def compile_constraint(self) -> None:
+        """Get the grammar that the answers must follow. Raises `InvalidRequestError` and `ApiError`."""
+        if self._constraint is not None:
+            self._grammar = await self._services.grammar_compiler.compile(self._constraint)
 
     def __enter__(self) -> Generation:
         with ExitStack() as stack:
@@ -107,6 +119,7 @@ class Generation:
                     self.params,
                     priority=self._request.priority or 0,
                     cache_salt=self._request.cache_salt or "",
+                    grammar=self._grammar,
                 )
                 stack.callback(stream.close)
                 self._streams.append(stream)
@@ -173,6 +186,7 @@ class Generation:
 async def respond(generation: Generation, writer: Writer, *, stream: bool, receive: Receive, send: Send) -> None:
     """Answer the request. A client that leaves ends it within a step."""
     async with cancel_on_disconnect(receive):
+        await generation.compile_constraint()
         with generation:
             if stream:
                 await _stream(generation, writer, send)

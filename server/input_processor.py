@@ -15,10 +15,11 @@ from typing import Literal
 import msgspec
 
 from ..engine_core.errors import InvalidRequestError
-from ..engine_core.messages import EngineRequest
+from ..engine_core.messages import EngineRequest, Grammar
 from ..engine_core.sampling_params import SamplingParams
+from ..engine_core.tokenizer import LONG_TEXT_CHARACTERS, Tokenizer
+from .constraint import Constraint
 from .model_info import ModelInfo
-from .tokenizer import LONG_TEXT_CHARACTERS, Tokenizer
 
 DEFAULT_MAX_LOGPROBS = 20
 
@@ -117,6 +118,7 @@ class InputProcessor:
         first_key: int = 0,
         priority: int = 0,
         cache_salt: str = "",
+        grammar: Grammar | None = None,
     ) -> list[EngineRequest]:
         """One engine request for each answer to generate; their keys count up from `first_key`.
 
@@ -134,6 +136,8 @@ class InputProcessor:
             stop=[],
             bad_words=[],
             truncate_prompt_tokens=None,
+            guided_decoding=None,
+            structured_outputs=None,
             # The best answers are those with the highest sum.
             logprobs=0 if params.num_samples > params.n and params.logprobs is None else params.logprobs,
         )
@@ -152,9 +156,17 @@ class InputProcessor:
                 priority=priority,
                 arrival_time=arrival_time,
                 cache_salt=cache_salt,
+                grammar=grammar,
             )
             for i in range(params.num_samples)
         ]
+
+    def check_constraint(self, constraint: Constraint) -> None:
+        """Refuse what this model's tokenizer cannot be held to."""
+        if self._tokenizer.byte_table is None:
+            raise InvalidRequestError(
+                constraint.param, f"{constraint.param}: the tokens of this model's tokenizer have no text of their own."
+            )
 
     def check_params(self, params: SamplingParams) -> None:
         """Limits that depend on the model or the server."""

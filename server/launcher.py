@@ -44,12 +44,13 @@ def launch(config: ServerConfig) -> int:
         signal.signal(number, _exit)
     try:
         model_dir = resolve_model(config.model, config.revision)
+        tokenizer_dir = None if config.tokenizer is None else resolve_model(config.tokenizer, config.revision)
         _check_address(config)
     except (OSError, ValueError) as error:
         logger.error("%s", error)
         return STARTUP_FAILURE
     with tempfile.TemporaryDirectory(prefix="zqserve-") as folder:  # mode 0700: nobody else reaches the sockets
-        engine = EngineProcess(config, model_dir, address=f"ipc://{folder}/engine")
+        engine = EngineProcess(config, model_dir, tokenizer_dir, address=f"ipc://{folder}/engine")
         try:
             failed = not serve(config, model_dir, engine.address, Path(folder))
         finally:
@@ -62,12 +63,12 @@ class EngineProcess:
     set.
     """
 
-    def __init__(self, config: ServerConfig, model_dir: str, address: str) -> None:
+    def __init__(self, config: ServerConfig, model_dir: str, tokenizer_dir: str | None, address: str) -> None:
         self.address = address
         self.failed = False
         self._stopping = False
         args = EngineProcessArgs(
-            config=config.engine_config(model_dir),
+            config=config.engine_config(model_dir, tokenizer_dir),
             address=address,
             parent_pid=os.getpid(),
             log_level=config.log_level,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..engine_core.messages import TokenLogprobs
+from ..engine_core.tokenizer import Tokenizer
 from .protocol.chat import ChatLogprobs, ChatTokenLogprob, TopLogprob
 from .protocol.completions import CompletionLogprobs
 from .protocol.sampling import PromptLogprobs, TokenLogprob
-from .tokenizer import Tokenizer
 
 LOWEST = -9999.0
 

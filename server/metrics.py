@@ -107,6 +107,11 @@ class Metrics:
         self.request_max_tokens = self._histogram(
             "request_params_max_tokens", "The parameter max_tokens.", _COUNT_BUCKETS
         )
+        self.grammar_compile_seconds = self._histogram(
+            "grammar_compile_seconds",
+            "From a constraint to its grammar, for those that were not known.",
+            _TOKEN_BUCKETS,
+        )
         self._success = Counter(
             f"{_PREFIX}request_success",
             "Answers that ended, by reason.",
@@ -181,6 +186,12 @@ class _EngineCollector(Collector):
             "prefix_cache_queries", "Prompt tokens looked up in the prefix cache.", stats.prefix_cache_queries
         )
         yield self._total("prefix_cache_hits", "Prompt tokens found in the prefix cache.", stats.prefix_cache_hits)
+        yield self._total(
+            "guided_forced_tokens", "Output tokens that a grammar left no choice about.", stats.num_forced_tokens
+        )
+        yield self._total(
+            "guided_late_masks", "Times that a request sat out a step for want of its mask.", stats.num_late_masks
+        )
         steps = HistogramMetricFamily(
             f"{_PREFIX}iteration_tokens_total", "Tokens computed in a step.", labels=["model_name"]
         )

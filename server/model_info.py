@@ -5,13 +5,13 @@ No torch and no transformers: the files are JSON. The launcher resolves a model'
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..engine_core.context_length import context_length, text_config_of
+from ..engine_core.model_files import read_json
 
 SAMPLING_KEYS = {
     "temperature": "temperature",
@@ -95,19 +95,6 @@ def resolve_model(name_or_path: str, revision: str | None = None) -> str:
             f"{name_or_path!r} is neither a directory nor a model in the local Hugging Face cache{at}. "
             f"With a network, `hf download {name_or_path}` fetches it."
         ) from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; {} when there is no such file. Raises ValueError when it holds no JSON object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} does not hold a JSON object.")
-    return value
 
 
 def _limited(model_limit: int, max_model_len: int | None) -> int:

@@ -12,9 +12,9 @@ import msgspec
 
 from ..engine_core.messages import EngineOutput, EngineRequest, FinishReason, TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
+from ..engine_core.tokenizer import Tokenizer
 from .detokenizer import Detokenizer, make_detokenizer
 from .stop_checker import StopChecker
-from .tokenizer import Tokenizer
 
 
 class SampleDelta(msgspec.Struct):
@@ -175,7 +175,7 @@ class OutputProcessor:
         stop_reason: int | str | None = output.stop_reason
         text = ""
         if sample.detokenizer is not None:
-            text, num_read = self._text(sample, sample.detokenizer, token_ids, finish_reason)
+            text, num_read = self._text(sample, sample.detokenizer, output)
             checker = sample.stop_checker
             if checker is not None and checker.matched is not None:
                 token_ids = token_ids[:num_read]
@@ -191,15 +191,10 @@ class OutputProcessor:
             delta.cumulative_logprob = sample.cumulative_logprob
         return delta
 
-    def _text(
-        self,
-        sample: _Sample,
-        detokenizer: Detokenizer,
-        token_ids: list[int],
-        finish_reason: FinishReason | None,
-    ) -> tuple[str, int]:
+    def _text(self, sample: _Sample, detokenizer: Detokenizer, output: EngineOutput) -> tuple[str, int]:
         """The text that may be shown now, and how many of the tokens it took to find a stop string (or all)."""
-        hides_last = finish_reason == "stop" and not sample.shows_stop
+        token_ids, finish_reason = output.token_ids, output.finish_reason
+        hides_last = finish_reason == "stop" and not output.is_complete and not sample.shows_stop
         shown_ids = token_ids[:-1] if hides_last else token_ids
         checker = sample.stop_checker
         if checker is None:

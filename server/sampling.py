@@ -40,15 +40,7 @@ _PASSED_ON = (
 )
 """Fields that mean the same in a request and in `SamplingParams`."""
 
-_CONSTRAINED = "Constrained output"
 _UNSUPPORTED = {
-    "guided_json": _CONSTRAINED,
-    "guided_regex": _CONSTRAINED,
-    "guided_choice": _CONSTRAINED,
-    "guided_grammar": _CONSTRAINED,
-    "guided_decoding_backend": _CONSTRAINED,
-    "guided_whitespace_pattern": _CONSTRAINED,
-    "structured_outputs": _CONSTRAINED,
     "logits_processors": "A logits processor of the request",
     "logprob_token_ids": "Choosing the tokens of logprobs",
     "prompt_embeds": "A prompt of embeddings",
@@ -129,13 +121,6 @@ def refuse_unsupported(request: GenerationFields) -> None:
         value = getattr(request, name)
         if value is not None and value is not False:
             raise unsupported(name, what)
-    response_format = request.response_format
-    if response_format is not None:
-        kind = response_format.get("type") if isinstance(response_format, dict) else None
-        if not isinstance(kind, str):
-            raise InvalidRequestError("response_format", "response_format must be an object with a type.")
-        if kind != "text":
-            raise unsupported("response_format", f"The response format {kind[:40]!r}")
     if isinstance(request, CompletionRequest) and request.suffix not in (None, ""):
         raise unsupported("suffix", "Filling in before a suffix")
     if isinstance(request, ChatCompletionRequest):

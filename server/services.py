@@ -6,16 +6,21 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..engine_core.guided_params import backend_options
+from ..engine_core.pooling_config import PoolingConfig, load_pooling_config
 from ..engine_core.sampling_params import SamplingParams
+from ..engine_core.serving_mode import ServingMode, serving_mode
+from ..engine_core.tokenizer import Tokenizer, load_tokenizer
 from .chat_template import ChatTemplate, load_chat_template
 from .config import ServerConfig
 from .engine_client import EngineClient
 from .errors import ApiError
+from .grammar_compiler import GrammarCompiler
 from .input_processor import InputProcessor
 from .metrics import Metrics
 from .model_info import ModelInfo, load_model_info, resolve_model
 from .output_processor import OutputProcessor
-from .tokenizer import Tokenizer, load_tokenizer
+from .pooling_processor import PoolingProcessor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,12 +29,18 @@ class Services:
 
     config: ServerConfig
     model: ModelInfo
+    mode: ServingMode
+    """Which requests the model answers."""
+    pooling_config: PoolingConfig
+    """How its output is pooled, where it is."""
     default_sampling: dict[str, Any]
     """Of the model's generation config, with what the command line puts over it."""
     tokenizer: Tokenizer
     chat_template: ChatTemplate
     input_processor: InputProcessor
+    pooling_processor: PoolingProcessor
     engine: EngineClient
+    grammar_compiler: GrammarCompiler
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))
     """When the server started, in Unix seconds."""
@@ -78,6 +89,7 @@ def load_services(config: ServerConfig, model_dir: str, engine_address: str) -> 
 
     Raises ValueError or OSError with a message for whoever starts the server.
     """
+    backend_options("--guided-decoding-backend", config.guided_decoding_backend)
     tokenizer_dir = model_dir if config.tokenizer is None else resolve_model(config.tokenizer, config.revision)
     tokenizer = load_tokenizer(tokenizer_dir)
     model = load_model_info(
@@ -86,18 +98,33 @@ def load_services(config: ServerConfig, model_dir: str, engine_address: str) -> 
         generation_config=config.generation_config,
         tokenizer_eos_token_id=tokenizer.eos_token_id,
     )
+    mode = serving_mode(model_dir, task=config.task, runner=config.runner, convert=config.convert)
+    pooling_config = PoolingConfig()
+    if mode.pooling is not None:
+        pooling_config = load_pooling_config(model_dir, config.pooler_config)
     input_processor = InputProcessor(model, tokenizer, max_logprobs=config.max_logprobs)
     engine = EngineClient(engine_address, input_processor, OutputProcessor(tokenizer))
     template = load_chat_template(config.chat_template)
+    metrics = Metrics(config.model_names[0], lambda: engine.stats)
     return Services(
         config=config,
         model=model,
+        mode=mode,
+        pooling_config=pooling_config,
         default_sampling=_default_sampling(model, config.override_generation_config),
         tokenizer=tokenizer,
         chat_template=ChatTemplate(tokenizer, template, config.chat_template_content_format),
         input_processor=input_processor,
+        pooling_processor=PoolingProcessor(
+            tokenizer, pooling_config, lambda: input_processor.max_model_len, model.vocab_size or tokenizer.vocab_size
+        ),
         engine=engine,
-        metrics=Metrics(config.model_names[0], lambda: engine.stats),
+        grammar_compiler=GrammarCompiler(
+            timeout=config.grammar_timeout,
+            memory=config.grammar_memory,
+            observe_seconds=metrics.grammar_compile_seconds.observe,
+        ),
+        metrics=metrics,
     )
 
 

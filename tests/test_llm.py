@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
+from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tests.server import tiny_tokenizers
-from zqserve import LLM, CompletionOutput, RequestOutput, SamplingParams
+from zqserve import (
+    LLM,
+    CompletionOutput,
+    GuidedDecodingParams,
+    RequestOutput,
+    SamplingParams,
+    StructuredOutputsParams,
+)
 from zqserve.engine_core.errors import InvalidRequestError
 
 PROMPTS = ["Hello, my name is", "The president of", "The capital of France is", "The"]
@@ -234,3 +243,85 @@ def test_an_interrupt_leaves_nothing_behind(llm: LLM) -> None:
     with pytest.raises(KeyboardInterrupt):
         llm.generate(PROMPTS * 5, GREEDY, use_tqdm=Interrupting)
     assert first_texts(llm.generate(PROMPTS, GREEDY, use_tqdm=False)) == expected
+
+
+class Pet(BaseModel):
+    """For `guided_json`."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["cat", "dog"]
+    age: int = Field(ge=0, le=20)
+
+
+def matches(pattern: str) -> Callable[[str], object]:
+    return re.compile(pattern).fullmatch
+
+
+def is_pet(text: str) -> bool:
+    return Pet.model_validate_json(text).age >= 0
+
+
+GUIDED: list[tuple[dict[str, Any], Callable[[str], object]]] = [
+    ({"choice": ["Paris", "London"]}, matches("Paris|London")),
+    ({"regex": r"\d{3}-\d{4}"}, matches(r"\d{3}-\d{4}")),
+    ({"grammar": 'root ::= "a" root | "b"'}, matches("a*b")),
+    ({"json": {"enum": [1, 22, 333]}}, lambda text: json.loads(text) in (1, 22, 333)),
+    ({"json": '{"type": "boolean"}', "whitespace_pattern": ""}, matches("true|false")),
+    ({"json": Pet}, is_pet),
+    ({"json": Pet, "disable_any_whitespace": True}, lambda text: is_pet(text) and not re.search(r"\s", text)),
+]
+
+
+@pytest.mark.parametrize(("given", "check"), GUIDED, ids=[next(iter(given)) for given, _ in GUIDED])
+@pytest.mark.parametrize("newer", [False, True])
+def test_a_constrained_answer_matches(
+    llm: LLM, given: dict[str, Any], check: Callable[[str], object], newer: bool
+) -> None:
+    constraint: dict[str, Any] = (
+        {"structured_outputs": StructuredOutputsParams(**given)}
+        if newer
+        else {"guided_decoding": GuidedDecodingParams(backend="outlines", **given)}
+    )
+    params = SamplingParams(max_tokens=100, seed=1, n=2, **constraint)
+    free = SamplingParams(max_tokens=4, ignore_eos=True)
+    *guided, other = llm.generate([*PROMPTS[:2], PROMPTS[2]], [params, params, free], use_tqdm=False)
+    for output in guided:
+        for answer in output.outputs:
+            assert check(answer.text)
+            assert answer.finish_reason == "stop"
+    assert len(other.outputs[0].token_ids) == 4
+
+
+def test_what_constrains_wrongly_is_refused_by_its_name(llm: LLM) -> None:
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({}, "none of json"),
+        ({"regex": "a", "choice": ["b"]}, "guided_decoding.regex and guided_decoding.choice"),
+        ({"regex": "("}, "guided_decoding.regex"),
+        ({"json": 5}, "pydantic"),
+        ({"choice": []}, "at least one"),
+        ({"choice": ["a"], "backend": "nobody"}, "outlines"),
+        ({"choice": ["a"], "whitespace_pattern": " "}, "JSON"),
+    ]
+    for given, said in wrong:
+        with pytest.raises(InvalidRequestError, match=said):
+            llm.generate("a", SamplingParams(guided_decoding=GuidedDecodingParams(**given)), use_tqdm=False)
+    with pytest.raises(InvalidRequestError, match="only one"):
+        SamplingParams(guided_decoding=GuidedDecodingParams(), structured_outputs=StructuredOutputsParams())
+
+
+def test_a_backend_of_the_model_brings_its_options(make_llm: Callable[..., LLM]) -> None:
+    llm = make_llm(guided_decoding_backend="xgrammar:disable-any-whitespace")
+    params = SamplingParams(guided_decoding=GuidedDecodingParams(json=Pet), max_tokens=100, seed=2)
+    (output,) = llm.generate("a", params, use_tqdm=False)
+    assert is_pet(output.outputs[0].text)
+    assert not re.search(r"\s", output.outputs[0].text)
+    with pytest.raises(InvalidRequestError, match="outlines"):
+        make_llm(guided_decoding_backend="nobody")
+
+
+def test_jump_ahead_changes_the_work_and_not_the_text(make_llm: Callable[..., LLM], llm: LLM) -> None:
+    params = SamplingParams(guided_decoding=GuidedDecodingParams(choice=["The end of the line."]), max_tokens=50)
+    texts = [
+        model.generate("a", params, use_tqdm=False)[0].outputs[0].text for model in (llm, make_llm(jump_ahead=False))
+    ]
+    assert texts == ["The end of the line."] * 2

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from .constraint import ABSENT, ResponseFormat, StructuredOutputs
+
 
 class StreamOptions(msgspec.Struct):
     """What a stream tells beside the text."""
@@ -63,15 +65,18 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     cache_salt: str | None = None
     user: str | None = None
 
+    guided_json: msgspec.Raw = ABSENT
+    """A JSON Schema, or the text of one."""
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    guided_json_object: bool | None = None
+    guided_whitespace_pattern: str | None = None
+    guided_decoding_backend: str | None = None
+    structured_outputs: StructuredOutputs | None = None
+    response_format: ResponseFormat | None = None
+
     # Known, not served yet: anything but null is refused by `sampling.refuse_unsupported`.
-    guided_json: Any = None
-    guided_regex: Any = None
-    guided_choice: Any = None
-    guided_grammar: Any = None
-    guided_decoding_backend: Any = None
-    guided_whitespace_pattern: Any = None
-    structured_outputs: Any = None
-    response_format: Any = None
     logits_processors: Any = None
     logprob_token_ids: Any = None
     prompt_embeds: Any = None

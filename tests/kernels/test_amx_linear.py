@@ -61,6 +61,17 @@ def test_row_has_the_same_bits_in_every_batch(in_features: int, out_features: in
 
 
 @needs_amx
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("in_features", "out_features"), SHAPES)
+def test_a_residual_is_added_to_the_rounded_output(in_features: int, out_features: int, bias: bool) -> None:
+    layer = _layer(in_features, out_features, bias=bias)
+    x, residual = _random(600, in_features, seed=3), _random(600, out_features, seed=4)
+    expected = layer(x) + residual
+    for rows in BATCHES:
+        assert torch.equal(layer(x[:rows], residual[:rows]), expected[:rows])
+
+
+@needs_amx
 @pytest.mark.parametrize("rows", [1, 33, 333])
 def test_number_of_threads_does_not_change_the_bits(rows: int) -> None:
     x = _random(rows, 768, seed=3)

@@ -24,3 +24,5 @@ def test_it_equals_the_product_and_a_row_has_the_same_bits_in_every_batch(in_fea
         assert torch.equal(linear(x[:count]), whole[:count])
         assert torch.equal(linear(x[-count:]), whole[-count:])
     assert torch.equal(linear(x[None, :1]), whole[None, :1])
+    residual = torch.randn(130, out_features, generator=generator)
+    assert torch.equal(linear(x, residual), whole + residual)

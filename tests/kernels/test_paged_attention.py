@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zqserve.kernels.paged_attention import PagedAttention, make_batch
-from zqserve.kernels.reference import ReferenceAttention
+from zqserve.kernels.reference import ReferenceAttention, rotate_heads
+from zqserve.kernels.rms_norm import RMSNormKernel
+from zqserve.kernels.rotary import Rotary
 from zqserve.kernels.thread_pool import ThreadPool
 
 
@@ -32,7 +34,10 @@ class Shape:
 
 
 def _attend(
-    kernel: PagedAttention | ReferenceAttention, shape: Shape, states: list[list[torch.Tensor]]
+    kernel: PagedAttention | ReferenceAttention,
+    shape: Shape,
+    states: list[list[torch.Tensor]],
+    rotary: Rotary | None = None,
 ) -> torch.Tensor:
     """Attention of the new tokens of every sequence; `states` are each sequence's queries, keys and values.
 
@@ -72,6 +77,7 @@ def _attend(
         sliding_window=shape.sliding_window,
         softcap=shape.softcap,
         sinks=torch.randn(num_heads, generator=generator) if shape.sinks else None,
+        rotary=rotary,
     )
 
 
@@ -134,6 +140,51 @@ def test_a_sequence_has_the_same_bits_alone_chunked_and_batched(dtype: torch.dty
         states[1] = prefix
         batched = _attend(PagedAttention(ThreadPool(2)), others, states)
         assert torch.equal(batched[1 : 1 + count], expected[start : start + count])
+
+
+@pytest.mark.parametrize("filler", [1, 6, 40])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_sequence_may_share_the_blocks_that_another_fills_in_the_same_step(filler: int, dtype: torch.dtype) -> None:
+    block_size, group, dim = 16, 2, 32
+    context = 48 - filler
+    table = np.array([[2, 0, 1, 3], [2, 0, 1, 4]], np.int32)
+    batch = make_batch(np.array([filler, 1], np.int32), np.array([context, 48], np.int32), table, block_size, group)
+    generator = torch.Generator().manual_seed(6)
+    caches = [torch.randn(5, 2, dim, block_size, generator=generator).to(dtype)]
+    caches.append(torch.randn(5, 2, block_size, dim, generator=generator).to(dtype))
+    heads = (2 * group, 2, 2)
+    states = [torch.randn(filler + 1, count, dim, generator=generator).to(dtype) for count in heads]
+    for _ in range(20):
+        found, expected = (
+            kernel(*states, *(cache.clone() for cache in caches), batch, scale=0.3)
+            for kernel in (PagedAttention(ThreadPool(2)), ReferenceAttention())
+        )
+        torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("head_dim", "rotary_dim"), [(64, 64), (64, 32), (20, 20), (96, 24)])
+@pytest.mark.parametrize("normed", [True, False])
+def test_queries_and_keys_are_rotated_on_their_way(
+    dtype: torch.dtype, head_dim: int, rotary_dim: int, normed: bool
+) -> None:
+    shape = Shape([(0, 40), (30, 3), (63, 1), (5, 1)], group=3, head_dim=head_dim, value_dim=24, dtype=dtype)
+    num_tokens = sum(new for _, new in shape.lens)
+    generator = torch.Generator().manual_seed(5)
+    threads = ThreadPool(2)
+    weights = [1 + torch.rand(head_dim, generator=generator) for _ in range(2)]
+    norms = [RMSNormKernel(w, 1e-6, round_before_weight=True, threads=threads) if normed else None for w in weights]
+    cos, sin = (torch.randn(num_tokens, rotary_dim, generator=generator).to(dtype) for _ in range(2))
+    rotary = Rotary(cos, sin, *norms)
+    states = _states(shape)
+    found = _attend(PagedAttention(threads), shape, states, rotary)
+    first = 0
+    for (context, new), (query, key, _) in zip(shape.lens, states, strict=True):
+        part = slice(first, first + new)
+        for heads, norm in ((query, norms[0]), (key, norms[1])):
+            heads[context:] = rotate_heads(heads[context:], cos[part], sin[part], norm)
+        first += new
+    assert torch.equal(found, _attend(PagedAttention(threads), shape, states))
 
 
 def _rest(shape: Shape) -> dict[str, object]:

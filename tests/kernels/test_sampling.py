@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zqserve.kernels.philox import philox
 from zqserve.kernels.reference import ReferenceSampling, kept_weights
-from zqserve.kernels.sampling import SamplingKernel, SamplingRows
+from zqserve.kernels.sampling import AllowedTokens, SamplingKernel, SamplingRows
 from zqserve.kernels.thread_pool import ThreadPool
 
 
@@ -98,6 +98,30 @@ def test_a_row_without_a_finite_logit_is_reported_and_costs_no_other() -> None:
     logits[1] = -torch.inf
     logits[2, 4] = 9.0
     assert SamplingKernel(100, ThreadPool(1)).sample(logits, _rows(3, temperature=0.0)).tolist() == [-1, -1, 4]
+
+
+@pytest.mark.parametrize("form", ["numba", "torch"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_only_allowed_tokens_are_drawn_and_free_rows_are_as_before(form: str, temperature: float) -> None:
+    kernel = SamplingKernel(1000, ThreadPool(2)) if form == "numba" else ReferenceSampling()
+    generator = np.random.default_rng(2)
+    logits = torch.randn(40, 1000, generator=torch.Generator().manual_seed(3))
+    chosen = generator.random((20, 1000)) < 0.01
+    chosen[0], chosen[1], chosen[2, 1:] = True, False, False
+    words = np.zeros((20, 32), np.uint32)
+    words.view(np.uint8)[:, :125] = np.packbits(chosen, axis=1, bitorder="little")
+    row = np.full(40, -1)
+    row[::2] = np.arange(20)
+    rows = _rows(40, temperature=temperature)
+    free = kernel.sample(logits.clone(), rows)
+    masked = kernel.sample(logits.clone(), rows, AllowedTokens(words, row))
+    assert masked[1::2].tolist() == free[1::2].tolist()
+    assert masked[0] == free[0]
+    assert masked[2] == -1
+    for mask, token in enumerate(masked[::2].tolist()):
+        assert token == -1 if not chosen[mask].any() else chosen[mask, token]
+        if temperature == 0.0 and token >= 0:
+            assert token == logits[2 * mask].masked_fill(torch.from_numpy(~chosen[mask]), -torch.inf).argmax()
 
 
 def test_scores_equal_those_of_plain_torch() -> None:

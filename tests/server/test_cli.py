@@ -199,9 +199,14 @@ def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
         max_num_batched_tokens=7,
         enable_prefix_caching=False,
         scheduling_policy="priority",
+        jump_ahead=False,
+        task="embedding",
+        runner="pooling",
+        convert="embed",
+        pooler_config={"normalize": False},
         num_threads=8,
     )
-    engine = config.engine_config("directory")
+    engine = config.engine_config("directory", "of the tokenizer")
     defaults = EngineConfig(model="m")
     same = [
         field.name
@@ -230,3 +235,9 @@ def test_command_line_needs_neither_torch_nor_the_web_framework() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert shown.stdout.strip() == "[]"
+
+
+def test_a_vllm_command_line_for_embeddings_is_taken() -> None:
+    config = parse(["m", "--task=embed", "--runner", "pooling", "--override-pooler-config", '{"pooling_type": "MEAN"}'])
+    assert config is not None
+    assert (config.task, config.runner, config.pooler_config) == ("embed", "pooling", {"pooling_type": "MEAN"})

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.server import tiny_tokenizers
 from zqserve.engine_core.messages import EngineOutput, EngineRequest, TokenLogprobs
 from zqserve.engine_core.sampling_params import SamplingParams
+from zqserve.engine_core.tokenizer import Tokenizer
 from zqserve.server.output_processor import OutputProcessor, RequestState, SampleDelta, merge_deltas
-from zqserve.server.tokenizer import Tokenizer
 
 EOS = 2
 PROMPT = [50, 51, 52]

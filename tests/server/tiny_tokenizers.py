@@ -9,7 +9,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from zqserve.server.tokenizer import Tokenizer, load_tokenizer
+from zqserve.engine_core.tokenizer import Tokenizer, load_tokenizer
 
 CORPUS = [
     "The capital of France is Paris. The quick brown fox jumps over the lazy dog.",

@@ -15,7 +15,7 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, pre_tokenizers
 
-from .model_info import read_json, resolve_model
+from .model_files import read_json
 from .token_bytes import TokenBytes
 
 LONG_TEXT_CHARACTERS = 10_000
@@ -104,12 +104,12 @@ class Tokenizer:
         return None if content is None else self.backend.token_to_id(content)
 
 
-def load_tokenizer(name_or_directory: str | os.PathLike[str], revision: str | None = None) -> Tokenizer:
-    """Read a tokenizer from a directory, or a hub name from the local cache.
+def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
+    """Read a tokenizer from the directory of a model.
 
     Raises ValueError, with what to do about it, when there is no usable `tokenizer.json`.
     """
-    directory = Path(resolve_model(os.fspath(name_or_directory), revision))
+    directory = Path(directory)
     path = directory / "tokenizer.json"
     if not path.is_file():
         raise ValueError(

@@ -10,7 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.server import tiny_tokenizers
-from zqserve.server.tokenizer import load_tokenizer
+from zqserve.engine_core.tokenizer import load_tokenizer
 
 TEXTS = [
     "The quick brown fox",

@@ -1,0 +1,355 @@
+"""Follows the outputs of guided requests through their grammars and says which tokens may come next.
+
+`GuidedDecoding` is the engine's: the vocabulary, the grammars, the tokenizer. It makes a `Guide` for each guided
+request, which stays with it over preemptions. In each step the model runner has `GuidedStep.prepare` fill the masks of
+the rows that are to be sampled, and tells each guide what was sampled.
+
+What a request's fields mean together:
+- The mask comes after penalties, biases and everything that forbids tokens; temperature, top-k, top-p and min-p act on
+  what it leaves. Reported logprobs are the model's own, without it.
+- A token that ends the output (EOS, a stop token without text) may come where the grammar is complete and `min_tokens`
+  are out. With `ignore_eos` EOS never comes.
+- Where the grammar allows nothing more, the request ends at once with "stop", whatever `min_tokens` or `ignore_eos`
+  say.
+- It ends too where the grammar is complete and the request's own fields forbid every token; where it is not complete,
+  the request fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..guided.errors import BudgetExceededError, GrammarError
+from .grammar_reader import GrammarReader
+from .jump_ahead import CONTEXT_TOKENS, JumpAhead
+from .messages import EngineRequest
+
+if TYPE_CHECKING:
+    from ..guided.grammar import CompiledGrammar
+    from ..guided.matcher import GrammarMatcher
+    from ..guided.token_trie import Vocabulary
+    from .request import Request
+    from .tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+STEP_SECONDS = 0.004
+"""Time for all masks of a step together; who is not ready then sits the step out."""
+MAX_LATE_SECONDS = 10.0
+"""Time that a request may spend on masks that were not ready within their step before it fails."""
+
+
+class GuidedDecoding:
+    """What the guided requests of one engine share."""
+
+    def __init__(self, tokenizer_dir: str, vocab_size: int, *, jump_ahead: bool = True) -> None:
+        """vocab_size: width of the logits, which may be more than the tokenizer's ids."""
+        self.num_forced_tokens = 0
+        self.num_late_masks = 0
+        self._tokenizer_dir = tokenizer_dir
+        self._vocab_size = vocab_size
+        self._jump_ahead = jump_ahead
+        self._grammars = GrammarReader()
+        self._loader: threading.Thread | None = None
+        self._loaded: LoadedVocabulary | Exception | None = None
+
+    @property
+    def vocabulary(self) -> LoadedVocabulary | None:
+        """None while it is not loaded yet. Raises `GrammarError` when that failed."""
+        if isinstance(self._loaded, Exception):
+            raise GrammarError("unsupported", f"this model's tokenizer cannot be guided: {self._loaded}")
+        return self._loaded
+
+    def prepare(self) -> None:
+        """Begin to load the vocabulary in the background, unless that was done: it takes some tenths of a second."""
+        if self._loader is None:
+            self._loader = threading.Thread(target=self._load, name="vocabulary", daemon=True)
+            self._loader.start()
+
+    def guide(self, message: EngineRequest) -> Guide | None:
+        """The guide of a new request; None for one without a grammar. Raises ValueError for one that is broken."""
+        if message.grammar is None:
+            return None
+        self.prepare()
+        return Guide(self, self._grammars.read(message.grammar), message, jumps=self._jump_ahead)
+
+    def _load(self) -> None:
+        try:
+            self._loaded = load_vocabulary(self._tokenizer_dir, self._vocab_size)
+        except Exception as error:
+            logger.exception("The vocabulary for guided decoding cannot be made.")
+            self._loaded = error
+
+
+@dataclass(frozen=True)
+class LoadedVocabulary:
+    """The vocabulary as the masks need it."""
+
+    vocabulary: Vocabulary
+    jump: JumpAhead
+    token_bytes: Sequence[bytes | None]
+    """By id, for the whole width of the logits; None for ids that add no text."""
+
+
+def load_vocabulary(tokenizer_dir: str, vocab_size: int) -> LoadedVocabulary:
+    """Read the tokenizer and build the trie of its tokens. Raises ValueError where a token alone has no fixed text."""
+    # Here and not above: most engines never guide.
+    from ..guided.grammar import GrammarSpec, compile_grammar
+    from ..guided.matcher import GrammarMatcher
+    from ..guided.token_trie import Vocabulary
+    from .tokenizer import load_tokenizer
+
+    started = time.monotonic()
+    tokenizer = load_tokenizer(Path(tokenizer_dir))
+    token_bytes = text_of_tokens(tokenizer, vocab_size)
+    # Tokens that end the output are each request's own, so the vocabulary knows none.
+    vocabulary = Vocabulary(token_bytes, ())
+    # One mask of a text with everything in it, so that no request waits for the compiled loops.
+    warm_up = GrammarMatcher(compile_grammar(GrammarSpec("json_object")), vocabulary)
+    for text in (b"{", b'"'):
+        warm_up.mask()
+        if text in token_bytes:
+            warm_up.advance(token_bytes.index(text))
+    warm_up.mask()
+    logger.info("Vocabulary of %d tokens for guided decoding: %.2f s.", vocab_size, time.monotonic() - started)
+    return LoadedVocabulary(vocabulary, JumpAhead(tokenizer, token_bytes), token_bytes)
+
+
+def text_of_tokens(tokenizer: Tokenizer, vocab_size: int) -> list[bytes | None]:
+    """What each id adds to a text; None for special tokens, and for ids that the tokenizer does not have."""
+    table = tokenizer.byte_table
+    if table is None:
+        raise ValueError("what its tokens add to a text depends on the tokens beside them")
+    special = tokenizer.all_special_ids
+    return [None if token_id in special else table[token_id] or None for token_id in range(vocab_size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What a guide says of a request whose next token is to be chosen."""
+
+    is_ready: bool = False
+    """Whether the mask is filled and a token may be sampled."""
+    token_ids: Sequence[int] = ()
+    """Tokens that come next without being sampled."""
+    is_complete: bool = False
+    """Whether nothing may follow `token_ids`."""
+    error: str | None = None
+
+
+NOTHING = Move()
+READY = Move(is_ready=True)
+COMPLETE = Move(is_complete=True)
+
+
+class Guide:
+    """One output on its way through its grammar."""
+
+    def __init__(
+        self, shared: GuidedDecoding, grammar: CompiledGrammar, message: EngineRequest, *, jumps: bool
+    ) -> None:
+        params = message.params
+        self._shared = shared
+        self._grammar = grammar
+        self._budget = grammar.pushdown.budget
+        self._min_tokens = params.min_tokens
+        self._eos_ids = frozenset(message.eos_token_ids)
+        self._stop_ids = frozenset(params.stop_token_ids or ())
+        self._ignores_eos = params.ignore_eos
+        # Forced tokens are not scored, and fields that forbid tokens must have their say at each one.
+        self._jumps = (
+            jumps
+            and params.logprobs is None
+            and not (params.logit_bias or params.allowed_token_ids or message.bad_words_token_ids)
+        )
+        self._matcher: GrammarMatcher | None = None
+        self._endings: list[tuple[int, np.uint32]] = []
+        """Tokens that may end the output, as words and bits of a mask."""
+        self._eos_as_text: list[tuple[int, np.uint32]] = []
+        """Tokens that end the output but have text too: they are never taken for it."""
+        self._is_settled = False
+        """Whether the output is read to its end and found to leave a choice."""
+        self._num_followed = 0
+        """Output tokens that the matcher has read."""
+        self._context = tuple(message.prompt_token_ids[-CONTEXT_TOKENS:])
+        """The last tokens up to there."""
+        self._late_seconds = 0.0
+
+    def before_sampling(self, request: Request, mask: np.ndarray, seconds: float) -> Move:
+        """Catch up with the output and fill `mask`, uint32 words; or say what happens instead of sampling."""
+        started = time.perf_counter()
+        self._budget.allow(seconds)
+        try:
+            return self._before_sampling(request, mask)
+        except BudgetExceededError:
+            self._shared.num_late_masks += 1
+            self._late_seconds += time.perf_counter() - started
+            if self._late_seconds > MAX_LATE_SECONDS:
+                return Move(error="The grammar is too complex: finding what may come next takes too long.")
+            return NOTHING
+        except GrammarError as error:
+            return Move(error=f"The grammar cannot be followed: {error}")
+        except Exception:
+            # Whatever goes wrong with one grammar shall not end the others' step.
+            logger.exception("A grammar could not be followed.")
+            return Move(error="The grammar cannot be followed.")
+
+    def after_sampling(self, token_id: int, seconds: float) -> Move:
+        """Read the token that was sampled, and say what follows it without a choice."""
+        if token_id in self._eos_ids or token_id in self._stop_ids:
+            return NOTHING  # it ends the output
+        self._budget.allow(seconds)
+        try:
+            self._follow((token_id,))
+            return self._without_choice()
+        except Exception:
+            return NOTHING  # the next step catches up, or says what is wrong
+
+    def without_a_token(self) -> Move:
+        """No token is left that both the grammar and the request's other fields allow."""
+        self._budget.allow(STEP_SECONDS)
+        with contextlib.suppress(BudgetExceededError, GrammarError):
+            if self._matcher is not None and self._matcher.accepting():
+                return COMPLETE
+        return Move(error="No token is left that both the grammar and the other fields of the request allow.")
+
+    def _before_sampling(self, request: Request, mask: np.ndarray) -> Move:
+        matcher = self._matcher or self._begin()
+        if matcher is None:
+            return NOTHING
+        if not self._is_settled:
+            self._follow(request.token_ids[request.num_prompt_tokens + self._num_followed :])
+            move = self._without_choice()
+            if move is not NOTHING:
+                return move
+        matcher.fill_mask(mask)
+        for word, bit in self._eos_as_text:
+            mask[word] &= ~bit
+        if request.num_output_tokens >= self._min_tokens and matcher.accepting():
+            for word, bit in self._endings:
+                mask[word] |= bit
+        return READY
+
+    def _begin(self) -> GrammarMatcher | None:
+        """The matcher at the beginning of the output; None while the vocabulary is being loaded."""
+        loaded = self._shared.vocabulary
+        if loaded is None:
+            return None
+        from ..guided.matcher import GrammarMatcher
+
+        eos_ids = frozenset[int]() if self._ignores_eos else self._eos_ids
+        silent_stop_ids = {token_id for token_id in self._stop_ids if not loaded.token_bytes[token_id]}
+        self._endings = _bits(eos_ids | silent_stop_ids)
+        self._eos_as_text = _bits(token_id for token_id in self._eos_ids if loaded.token_bytes[token_id])
+        self._matcher = GrammarMatcher(self._grammar, loaded.vocabulary)
+        return self._matcher
+
+    def _follow(self, token_ids: Sequence[int]) -> None:
+        """Read output tokens; what was read stays read when the time is over."""
+        assert self._matcher is not None
+        self._is_settled = False
+        for token_id in token_ids:
+            if not self._matcher.advance(token_id):
+                raise GrammarError("invalid", "the output so far does not match it.")
+            self._count(token_id)
+
+    def _count(self, token_id: int) -> None:
+        self._num_followed += 1
+        if self._jumps:
+            self._context = (*self._context[1 - CONTEXT_TOKENS :], token_id)
+
+    def _without_choice(self) -> Move:
+        """What follows the output without a choice: tokens, or its end."""
+        matcher = self._matcher
+        assert matcher is not None
+        if matcher.finished():
+            return COMPLETE
+        move = self._forced_tokens(matcher) if self._jumps else NOTHING
+        self._is_settled = move is NOTHING
+        return move
+
+    def _forced_tokens(self, matcher: GrammarMatcher) -> Move:
+        """Read the tokens of what the grammar forces."""
+        forced = matcher.forced_bytes()
+        loaded = self._shared.vocabulary if forced else None
+        if loaded is None:
+            return NOTHING
+        token_ids, num_certain = loaded.jump.tokens(self._context, forced)
+        num_read = 0
+        try:
+            for token_id in token_ids:
+                if token_id in self._eos_ids or not matcher.advance(token_id):
+                    break
+                num_read += 1
+            is_complete = 0 < num_read == len(token_ids) and matcher.finished()
+        except BudgetExceededError:
+            matcher.rollback(num_read)
+            raise
+        # At the very end no following text can change the last tokens.
+        num_kept = num_read if is_complete else min(num_certain, num_read)
+        matcher.rollback(num_read - num_kept)
+        if num_kept == 0:
+            return NOTHING
+        for token_id in token_ids[:num_kept]:
+            self._count(token_id)
+        self._shared.num_forced_tokens += num_kept
+        return Move(token_ids=token_ids[:num_kept], is_complete=is_complete)
+
+
+def _bits(token_ids: Iterable[int]) -> list[tuple[int, np.uint32]]:
+    """The words of a mask and the bits in them that belong to tokens."""
+    return [(token_id >> 5, np.uint32(1 << (token_id & 31))) for token_id in token_ids]
+
+
+class GuidedStep:
+    """The masks of a step, for as many rows as an engine has."""
+
+    def __init__(self, vocab_size: int, max_num_seqs: int) -> None:
+        self._num_words = -(-vocab_size // 32)
+        self._max_num_seqs = max_num_seqs
+        self._words = np.zeros((0, 0), np.uint32)
+        self._turn = 0
+
+    def prepare(self, requests: Sequence[Request]) -> tuple[list[Move | None], np.ndarray]:
+        """What each request's guide says, None for requests without one; and the masks, uint32, a row a request.
+
+        The time of the step is shared: each takes at most an equal part of what is left, and who comes first changes.
+        """
+        self._make_room(len(requests))
+        moves: list[Move | None] = [None] * len(requests)
+        guided = [i for i, request in enumerate(requests) if request.guide is not None]
+        self._turn += 1
+        end = time.perf_counter() + STEP_SECONDS
+        for number in range(len(guided)):
+            i = guided[(number + self._turn) % len(guided)]
+            guide = requests[i].guide
+            assert guide is not None
+            seconds = max(0.0, end - time.perf_counter()) / (len(guided) - number)
+            moves[i] = guide.before_sampling(requests[i], self._words[i, : self._num_words], seconds)
+        return moves, self._words
+
+    def follow(self, requests: Sequence[Request], token_ids: Sequence[int]) -> list[Move | None]:
+        """Tell the guides what was sampled, -1 for no token; what each of them says then, None without a guide."""
+        moves: list[Move | None] = [None] * len(requests)
+        end = time.perf_counter() + STEP_SECONDS
+        for i, (request, token_id) in enumerate(zip(requests, token_ids, strict=True)):
+            guide = request.guide
+            if guide is not None:
+                seconds = max(0.0, end - time.perf_counter()) / (len(requests) - i)
+                moves[i] = guide.without_a_token() if token_id < 0 else guide.after_sampling(token_id, seconds)
+        return moves
+
+    def _make_room(self, num_rows: int) -> None:
+        if len(self._words) < num_rows:
+            num_rows = min(self._max_num_seqs, max(8, 2 * num_rows))
+            # Pairs of words: the sampling kernel reads 64 bits at a time.
+            self._words = np.zeros((num_rows, self._num_words + self._num_words % 2), np.uint32)

@@ -1,0 +1,241 @@
+"""What all outputs under one grammar share: the configurations seen, where each token led, and their masks.
+
+A mask depends on the row and on the few topmost return states that the walk looked at, and is found again by these,
+however deep the stack below them is. Memory is bounded: masks are dropped oldest first, configurations all at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from .automaton_run import Run
+from .configuration import Configuration, Frame, Mask, Starts
+from .mask_builder import DEPENDS_ON_STACK, DEPENDS_ON_TEXT, MaskBuilder, base_level
+from .pushdown import COMPLETE, Pushdown
+from .remembered_texts import RememberedTexts
+from .token_trie import Vocabulary
+
+MASK_BYTES = 64 << 20
+"""Masks that one grammar keeps."""
+MAX_CONFIGURATIONS = 100_000
+"""Configurations and stacks that one grammar remembers before it forgets them all and starts anew."""
+MAX_FORCED_BYTES = 4096
+
+
+class GrammarCache:
+    """What the matchers of one grammar and vocabulary share: configurations, masks, and memory to work in."""
+
+    @staticmethod
+    def of(pushdown: Pushdown, vocabulary: Vocabulary) -> GrammarCache:
+        """The one cache of a grammar and a vocabulary."""
+        cache = pushdown.caches.get(vocabulary)
+        if cache is None:
+            cache = pushdown.caches[vocabulary] = GrammarCache(pushdown, vocabulary)
+        return cache
+
+    def __init__(self, pushdown: Pushdown, vocabulary: Vocabulary) -> None:
+        self.pushdown, self.vocabulary = pushdown, vocabulary
+        self._empty = Frame(None, -1, 0, None)
+        self._frames: list[Frame] = []
+        self._num_configurations = 0
+        self.ended = self._configuration(COMPLETE, self._empty)
+        self._masks: dict[Any, _CachedMask] = {}
+        self._order: deque[Any] = deque()
+        self._looks: dict[int, list[int]] = {}
+        """By row: how many levels of the stack its masks depend on."""
+        self._builder = MaskBuilder(pushdown, vocabulary)
+
+    # Configurations.
+
+    def beginning(self) -> tuple[Configuration, Starts]:
+        """The configuration of the empty text."""
+        frame, starts = self._empty, None
+        for ret in self.pushdown.start_returns:
+            frame = self.pushed(frame, ret)
+            if frame.remembering is frame:
+                starts = (0, starts)
+        return self._configuration(self.pushdown.start_row, frame), starts
+
+    def run(
+        self, configuration: Configuration, starts: Starts, text: bytearray, data: bytes
+    ) -> tuple[Configuration, Starts, bool] | None:
+        """Where bytes lead; None: nowhere. The last of the three: whether that is so whatever the text before."""
+        if self._num_configurations + len(self._frames) > MAX_CONFIGURATIONS:
+            self._forget()
+        run = Run(self, configuration.row, configuration.frame, starts, text, keeps=True)
+        for byte in data:
+            if not run.step(byte):
+                return None
+        lasting = not run.depends_on_text and run.starts is starts
+        return self._configuration(run.row, run.frame), run.starts, lasting
+
+    def accepts(self, configuration: Configuration, starts: Starts, text: bytearray) -> bool:
+        """Whether the text may end in a configuration."""
+        row = configuration.row
+        if row != COMPLETE and self.pushdown.final(row) < 0:
+            configuration.accepting = False
+            return False
+        run = Run(self, row, configuration.frame, starts, text)
+        accepts = run.end()
+        if not run.depends_on_text:
+            configuration.accepting = accepts
+        return accepts
+
+    def forced(self, configuration: Configuration, starts: Starts, text: bytearray) -> bytes:
+        """What must come next."""
+        run = Run(self, configuration.row, configuration.frame, starts, text)
+        depends_on_text = False
+        while len(run.data) < MAX_FORCED_BYTES:
+            byte, uncertain = self._only_byte(run)
+            depends_on_text |= uncertain
+            if byte is None:
+                break
+            run.step(byte)
+        forced = bytes(run.data)
+        if not depends_on_text:
+            configuration.forced = forced
+        return forced
+
+    def _only_byte(self, run: Run) -> tuple[int | None, bool]:
+        """The one byte that may follow (None: the text may end, or there is a choice); if that depends on the text."""
+        at_end = run.copy()
+        possible: dict[int, None] = {}
+        for row in at_end.end_by_end():
+            if row == COMPLETE:
+                return None, at_end.depends_on_text
+            possible.update(dict.fromkeys(self.pushdown.live_bytes(row)))
+        only, depends_on_text = None, at_end.depends_on_text
+        for byte in possible:
+            trial = run.copy()
+            alive = trial.step(byte)
+            depends_on_text |= trial.depends_on_text
+            if alive:
+                if only is not None:
+                    return None, depends_on_text
+                only = byte
+        return only, depends_on_text
+
+    def pushed(self, parent: Frame, ret: int, texts: RememberedTexts | None = None) -> Frame:
+        """The stack with one more return state."""
+        key = ret if texts is None else (ret, texts.identity)
+        frame = parent.above.get(key)
+        if frame is None:
+            kind = int(self.pushdown.return_kind.values[ret])
+            frame = parent.above[key] = Frame(parent, ret, kind, texts)
+            self._frames.append(frame)
+        return frame
+
+    def _configuration(self, row: int, frame: Frame) -> Configuration:
+        configuration = frame.configurations.get(row)
+        if configuration is None:
+            configuration = frame.configurations[row] = Configuration(row, frame)
+            if row == COMPLETE:
+                configuration.accepting, configuration.only_end = True, True
+                configuration.mask, configuration.forced = self.vocabulary.eos_mask, b""
+            self._num_configurations += 1
+        return configuration
+
+    def _forget(self) -> None:
+        """Lets go of all configurations but those that matchers hold."""
+        for frame in (self._empty, *self._frames):
+            for configuration in frame.configurations.values():
+                configuration.following.clear()
+            frame.configurations.clear()
+            frame.above.clear()
+        for cached in self._masks.values():
+            cached.users.clear()
+        self._frames, self._num_configurations = [], 0
+
+    # Masks.
+
+    def mask(self, configuration: Configuration, starts: Starts, text: bytearray) -> tuple[Mask, bool]:
+        """The mask of a configuration, and whether only the end may follow. Kept, unless it depends on the text."""
+        if configuration.mask is not None:
+            return configuration.mask, bool(configuration.only_end)
+        row = self.pushdown.narrowed(configuration.row, self.vocabulary.longest)
+        frame = configuration.frame
+        accepting = configuration.accepting
+        if accepting is None:
+            accepting = self.accepts(configuration, starts, text)
+        always_new, new = self._is_new(frame, starts, text)
+        for look in self._looks.get(row, ()):
+            if new or not _looks_at_remembering(frame, look):
+                cached = self._masks.get((row, accepting, _top(frame, look)))
+                if cached is not None:
+                    break
+        else:
+            run = Run(self, configuration.row, frame, starts, text)
+            mask, only_end, look, depends_on = self._builder.mask(run, row, accepting, new)
+            if depends_on == DEPENDS_ON_TEXT:
+                return mask, only_end
+            if depends_on == DEPENDS_ON_STACK:
+                if not always_new and _looks_at_remembering(frame, look):
+                    return mask, only_end
+                configuration.mask, configuration.only_end = mask, only_end
+                cached = self._keep(configuration, mask, only_end)
+            else:
+                if look not in self._looks.setdefault(row, []):
+                    self._looks[row].append(look)
+                cached = self._keep((row, accepting, _top(frame, look)), mask, only_end)
+        if configuration.accepting is not None and (always_new or not _looks_at_remembering(frame, look)):
+            configuration.mask, configuration.only_end = cached.mask, cached.only_end
+            cached.users.append(configuration)
+        return cached.mask, cached.only_end
+
+    def _is_new(self, frame: Frame, starts: Starts, text: bytearray) -> tuple[bool, bool]:
+        """Whether the text of the innermost call to be remembered is new: after any text before; after this one."""
+        remembering = frame.remembering
+        if remembering is None or starts is None:
+            return True, True
+        texts = self.scope_of(remembering).texts
+        if texts is None:
+            return True, True
+        owner, key = self.pushdown.owner_of_return(remembering.ret)
+        return False, not texts.any_begins_with(owner.canonical_prefix(key, bytes(text[starts[0] :])))
+
+    def scope_of(self, remembering: Frame) -> Frame:
+        """Where the text of a call is remembered."""
+        scope = remembering.parent and remembering.parent.scope
+        if scope is None:
+            raise ValueError("a call is to be remembered, but no scope is open")
+        return scope
+
+    @property
+    def mask_bytes(self) -> int:
+        """Memory of the masks that are kept."""
+        return sum(cached.mask.nbytes for cached in self._masks.values())
+
+    def _keep(self, key: Any, mask: Mask, only_end: bool) -> _CachedMask:
+        while self._order and (len(self._order) + 1) * mask.nbytes > MASK_BYTES:
+            for user in self._masks.pop(self._order.popleft()).users:
+                user.mask = None
+        cached = self._masks[key] = _CachedMask(mask, only_end, [])
+        self._order.append(key)
+        mask.flags.writeable = False
+        return cached
+
+
+def _looks_at_remembering(frame: Frame, look: int) -> bool:
+    """Whether the innermost call to be remembered is among the `look` topmost levels of a stack."""
+    remembering = frame.remembering
+    return remembering is not None and frame.depth - remembering.depth < look
+
+
+def _top(frame: Frame, look: int) -> tuple[int, ...]:
+    """What a walk that looks at `look` levels of a stack sees of them; -1 for below the lowest."""
+    seen = []
+    remembering = frame.remembering
+    for _ in range(look):
+        if frame.parent is None:
+            seen.append(-1)
+            break
+        seen.append(base_level(frame, remembering))
+        frame = frame.parent
+    return tuple(seen)
+
+
+class _CachedMask(NamedTuple):
+    mask: Mask
+    only_end: bool
+    users: list[Configuration]

@@ -1,0 +1,242 @@
+"""JSON values as rows of the pushdown automaton: the way from schemas to bytes.
+
+A value is called with *goals*, a tuple of schemas that are evaluated side by side on it, and ends with the bit set of
+those that it satisfies, at least one. The first byte decides its type. Strings and numbers are regular languages;
+the inside of an object or an array is the business of `ObjectMachine` and `ArrayMachine`, which keep sets of
+*trackers* (clauses that may still hold, and how far each has come) and call the values inside with the goals that the
+trackers set. Rows depend on the goals only, never on where the value stands: they are shared by all places.
+
+No row is made from which the text could not be completed: a tracker exists only while its clause can be fulfilled
+(`Satisfiability`), and every goal that a tracker sets keeps it alive when satisfied.
+
+    machine = JsonMachine(pushdown, JsonOptions())
+    pushdown.start_row = machine.value_row((schema,))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from .json_array_machine import ArrayMachine
+from .json_object_machine import ObjectMachine
+from .json_repetition import PLAIN_NUMBERS, check_repetition
+from .json_satisfiability import Satisfiability
+from .json_schema import alternatives
+from .json_schema_nodes import Located
+from .json_whitespace import Whitespace, WhitespaceOptions
+from .language import JointAutomaton
+from .pushdown import DEAD, SMALL_RESULTS
+from .text_lowering import JsonStringRows, Utf8Rows, any_string_block
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .json_clauses import Alternatives, ArrayClause, ObjectClause
+    from .json_schema import Schema
+    from .json_schema_nodes import SchemaStore
+    from .language import Language
+    from .pushdown import Pushdown
+
+Clause = TypeVar("Clause")
+
+
+@dataclass(frozen=True, slots=True)
+class JsonOptions:
+    """How JSON is written.
+
+    Attributes:
+        any_order: properties may come in any order; else the declared ones in the schema's order, then all others.
+        whitespace: how much white space there may be.
+    """
+
+    any_order: bool = False
+    whitespace: WhitespaceOptions = field(default_factory=WhitespaceOptions)
+
+
+class Entry(NamedTuple):
+    """One way in which a value begins: after `byte` (with `returns` pushed, the last on top) goes on in `row`."""
+
+    byte: int
+    returns: tuple[int, ...]
+    row: int
+
+
+class JsonMachine:
+    """The rows of JSON values in one pushdown automaton.
+
+    Attributes:
+        pushdown: where the rows are.
+        options: how JSON is written.
+        satisfiability: what can be completed.
+        whitespace: rows of white space, to be called.
+    """
+
+    def __init__(self, pushdown: Pushdown, options: JsonOptions | None = None) -> None:
+        self.pushdown = pushdown
+        self.options = options or JsonOptions()
+        self.satisfiability = Satisfiability(pushdown.budget, any_order=self.options.any_order)
+        self.whitespace = Whitespace(pushdown, self.options.whitespace)
+        self._value_rows: dict[tuple[tuple[Schema, ...], bool], int] = {}
+        self._value_returns: dict[tuple[tuple[Schema, ...], bool], int] = {}
+        self._entries: dict[tuple[tuple[Schema, ...], bool], tuple[Entry, ...]] = {}
+        self._goal_numbers: dict[Schema, int] = {}
+        self._strings: dict[tuple[Language, ...], int] = {}
+        self._numbers: dict[tuple[Language, ...], list[Entry]] = {}
+        self._literals: dict[tuple[bytes, int], int] = {}
+        self._objects: dict[tuple[tuple[ObjectClause, int], ...], ObjectMachine] = {}
+        self._arrays: dict[tuple[tuple[ArrayClause, int], ...], ArrayMachine] = {}
+
+    def satisfiable(self, schema: Schema) -> bool:
+        """Whether any JSON value that can be written satisfies `schema`. To be asked before its first value is called.
+
+        Raises:
+            GrammarError: the schema, or one inside it, asks for what is not supported (see `json_array_plan`).
+        """
+        if not self.satisfiability.satisfiable(schema):
+            return False
+        if schema.store is not None and _uses_keyword(schema.store, "uniqueItems"):
+            check_repetition(schema, self.satisfiability)
+        return True
+
+    def value_row(self, goals: tuple[Schema, ...], *, plain_numbers: bool = False) -> int:
+        """The row at a value's first byte (white space is behind it). The value ends with the bit set of the `goals`
+        that it satisfies, at least one of which must be satisfiable.
+
+        Args:
+            plain_numbers: a value that is a number has only one spelling.
+        """
+        key = (goals, plain_numbers)
+        row = self._value_rows.get(key)
+        if row is None:
+            row = self._value_rows[key] = self.pushdown.new_row(self, ("value", *key))
+        return row
+
+    def goals(self, schemas: Iterable[Schema]) -> tuple[Schema, ...]:
+        """tuple[Schema, ...] for these schemas: each once, in an order that does not depend on that of `schemas`."""
+        numbers = self._goal_numbers
+        for schema in (distinct := set(schemas)):
+            if schema not in numbers:
+                numbers[schema] = len(numbers)
+        return tuple(sorted(distinct, key=numbers.__getitem__))
+
+    def entries(self, goals: tuple[Schema, ...], *, plain_numbers: bool = False) -> tuple[Entry, ...]:
+        """All ways in which a value for `goals` begins, each with a byte of its own."""
+        key = (goals, plain_numbers)
+        entries = self._entries.get(key)
+        if entries is None:
+            entries = self._entries[key] = tuple(self._find_entries(goals, plain_numbers))
+        return entries
+
+    def after_whitespace(
+        self, returns: tuple[int, ...], goals: tuple[Schema, ...], *, plain_numbers: bool = False
+    ) -> int:
+        """A cell that pushes `returns` and then calls a value, with white space before it if there is any."""
+        if self.whitespace.row is None:
+            return self.pushdown.push(returns, self.value_row(goals, plain_numbers=plain_numbers))
+        key = (goals, plain_numbers)
+        ret = self._value_returns.get(key)
+        if ret is None:
+            ret = self._value_returns[key] = self.pushdown.new_return(self, key)
+        return self.pushdown.push((*returns, ret), self.whitespace.row)
+
+    def expand_row(self, pushdown: Pushdown, row: int, key: tuple) -> None:
+        """Called by the pushdown automaton."""
+        if key[0] == "value":
+            arcs = [
+                (byte, byte, pushdown.push(returns, after) if returns else after)
+                for byte, returns, after in self.entries(key[1], plain_numbers=key[2])
+            ]
+            pushdown.set_arcs(row, arcs)
+        else:
+            _, rest, result = key
+            cell = self._literal(rest[1:], result) if len(rest) > 1 else pushdown.pop(result)
+            pushdown.set_arcs(row, ((rest[0], rest[0], cell),))
+
+    def resume(self, pushdown: Pushdown, ret: int, key: tuple, result: int) -> int:
+        """Called by the pushdown automaton: the white space before a value has ended."""
+        return self.value_row(key[0], plain_numbers=key[1])
+
+    def _find_entries(self, goals: tuple[Schema, ...], plain_numbers: bool) -> list[Entry]:
+        self.pushdown.budget.spend(5 * len(goals))
+        values = [alternatives(goal) for goal in goals]
+        entries: list[Entry] = []
+        for text, attribute in ((b"null", "null"), (b"true", "true"), (b"false", "false")):
+            bits = sum(1 << bit for bit, value in enumerate(values) if getattr(value, attribute))
+            if bits:
+                entries.append(Entry(text[0], (), self._literal(text[1:], bits)))
+        row = self._string_row(tuple(value.strings for value in values))
+        if row != DEAD:
+            entries.append(Entry(0x22, (), row))
+        numbers = tuple(value.numbers for value in values)
+        if plain_numbers:
+            numbers = tuple(language & PLAIN_NUMBERS for language in numbers)
+        entries += self._number_entries(numbers)
+        entries += self._container_entries(values)
+        return entries
+
+    def _container_entries(self, values: list[Alternatives]) -> list[Entry]:
+        entries: list[Entry] = []
+        arrays = _by_clause(value.arrays for value in values)
+        if arrays:
+            array = self._arrays.get(arrays)
+            if array is None:
+                array = self._arrays[arrays] = ArrayMachine(self, arrays)
+            entries += array.entries()
+        objects = _by_clause(value.objects for value in values)
+        if objects:
+            obj = self._objects.get(objects)
+            if obj is None:
+                obj = self._objects[objects] = ObjectMachine(self, objects)
+            entries += obj.entries()
+        return entries
+
+    def _string_row(self, languages: tuple[Language, ...]) -> int:
+        row = self._strings.get(languages)
+        if row is None:
+            joint = JointAutomaton(languages, self.pushdown.budget)
+            state = joint.start
+            if state is None:
+                row = DEAD
+            elif joint.accepted(state) < SMALL_RESULTS and joint.arcs(state) == _any_character(state):
+                row = self.pushdown.add_block(any_string_block(joint.accepted(state)))
+            else:
+                row = JsonStringRows(self.pushdown, joint).start
+            self._strings[languages] = row
+        return row
+
+    def _number_entries(self, languages: tuple[Language, ...]) -> list[Entry]:
+        entries = self._numbers.get(languages)
+        if entries is None:
+            joint = JointAutomaton(languages, self.pushdown.budget)
+            entries = []
+            if joint.start is not None:
+                rows = Utf8Rows(self.pushdown, joint)
+                for first, last, state in joint.arcs(joint.start):
+                    entries += [Entry(byte, (), rows.row(state)) for byte in range(first, last + 1)]
+            self._numbers[languages] = entries
+        return entries
+
+    def _literal(self, rest: bytes, result: int) -> int:
+        row = self._literals.get((rest, result))
+        if row is None:
+            row = self._literals[rest, result] = self.pushdown.new_row(self, ("literal", rest, result))
+        return row
+
+
+def _uses_keyword(store: SchemaStore, keyword: str) -> bool:
+    """Whether a subschema that was read has the keyword."""
+    return any(type(node) is Located and keyword in node.keywords for node in store.nodes.values())
+
+
+def _any_character(target: int) -> tuple[tuple[int, int, int], ...]:
+    """The arcs of a state from which every character leads to `target`."""
+    return (0, 0xD7FF, target), (0xE000, 0x10FFFF, target)
+
+
+def _by_clause(clauses: Iterable[tuple[Clause, ...]]) -> tuple[tuple[Clause, int], ...]:
+    bits: dict[Clause, int] = {}
+    for bit, alternative in enumerate(clauses):
+        for clause in alternative:
+            bits[clause] = bits.get(clause, 0) | 1 << bit
+    return tuple(bits.items())

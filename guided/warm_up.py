@@ -1,0 +1,27 @@
+"""Loads the compiled loops before the first request: the first time ever they are compiled, for some seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .matcher import GrammarMatcher
+from .pushdown import Pushdown
+from .text_lowering import any_string_block
+from .token_trie import Vocabulary
+from .trie_nodes import add_twins
+
+
+@dataclass(frozen=True)
+class _Strings:
+    """A grammar that needs every loop: the inside of a short string."""
+
+    pushdown: Pushdown
+
+
+def load_compiled_loops(vocabulary: Vocabulary) -> None:
+    """Makes a few masks, so that each loop was called once."""
+    pushdown = Pushdown()
+    pushdown.start_row = pushdown.counted(pushdown.add_block(any_string_block(1)), 0, 3)
+    matcher = GrammarMatcher(_Strings(pushdown), vocabulary)
+    mask = matcher.mask().copy()
+    add_twins(mask, vocabulary.twins)

@@ -1,0 +1,135 @@
+"""The process that compiles grammars: `python -m zqserve.server.grammar_worker`, started by `grammar_compiler.py`.
+
+A grammar comes from outside and may cost any amount of time and memory, so it is compiled where it can be killed and
+where memory is limited. Frames on standard input and output: four bytes of length, then a msgpack Struct; an empty
+frame says that the process is ready. It ends with its input, with its parent, and after work that left it large.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import pickle
+import resource
+import signal
+import struct
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from ..guided.errors import GrammarError
+from .constraint import Constraint
+from .log import configure_logging
+
+logger = logging.getLogger(__name__)
+
+LENGTH = struct.Struct("<I")
+MAX_GRAMMAR_BYTES = 8 << 20
+"""Largest compiled grammar: the engine stops for as long as it takes to read one."""
+
+
+class Compiled(msgspec.Struct, tag="compiled"):
+    """The pickled grammar."""
+
+    data: bytes
+    is_last: bool = False
+    """Whether the process ends now."""
+
+
+class Refused(msgspec.Struct, tag="refused"):
+    """Why there is none, in words for the user."""
+
+    reason: str
+    is_last: bool = False
+
+
+Outcome = Compiled | Refused
+decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
+
+
+def compile_constraint(constraint: Constraint) -> bytes:
+    """The pickled grammar of a constraint. Raises `GrammarError`."""
+    from ..guided.grammar import GrammarSpec, compile_grammar
+
+    spec = GrammarSpec(
+        kind=constraint.kind,
+        text=constraint.text,
+        whitespace_pattern=constraint.whitespace_pattern,
+        any_whitespace=constraint.any_whitespace,
+        additional_properties=constraint.additional_properties,
+    )
+    try:
+        data = pickle.dumps(compile_grammar(spec), protocol=pickle.HIGHEST_PROTOCOL)
+    except RecursionError:
+        raise GrammarError("too_complex", "it is nested too deeply.") from None
+    if len(data) > MAX_GRAMMAR_BYTES:
+        raise GrammarError("too_complex", f"it compiles to more than {MAX_GRAMMAR_BYTES >> 20} MiB.")
+    return data
+
+
+def main() -> None:
+    """Compile what comes until the input ends; arguments: the parent's process id, and bytes of memory to use."""
+    configure_logging("info")
+    parent_pid, memory = map(int, sys.argv[1:])
+    _die_with(parent_pid)
+    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever prints by accident does not come between the frames
+    from ..guided import grammar  # noqa: F401  # before the memory is limited
+
+    size_at_start = _size()
+    resource.setrlimit(resource.RLIMIT_AS, (size_at_start + memory, size_at_start + memory))
+    decode = msgspec.msgpack.Decoder(Constraint).decode
+    _write(answers, b"")
+    is_last = False
+    while not is_last:
+        frame = _read(requests)
+        if frame is None:
+            return
+        outcome = _outcome(decode(frame), memory)
+        # Caches and fragments that a large grammar leaves behind are given back by ending.
+        is_last = outcome.is_last = outcome.is_last or _size() - size_at_start > memory // 2
+        _write(answers, msgspec.msgpack.encode(outcome))
+
+
+def _outcome(constraint: Constraint, memory: int) -> Outcome:
+    try:
+        return Compiled(compile_constraint(constraint))
+    except GrammarError as error:
+        return Refused(str(error))
+    except MemoryError:
+        return Refused(f"compiling it takes more than {memory >> 20} MiB of memory.", is_last=True)
+    except Exception:
+        logger.exception("A grammar (%s) could not be compiled.", constraint.kind)
+        return Refused("the compiler failed over it.", is_last=True)
+
+
+def _read(stream: BinaryIO) -> bytes | None:
+    header = stream.read(LENGTH.size)
+    if len(header) < LENGTH.size:
+        return None
+    return stream.read(LENGTH.unpack(header)[0])
+
+
+def _write(stream: BinaryIO, frame: bytes) -> None:
+    stream.write(LENGTH.pack(len(frame)) + frame)
+    stream.flush()
+
+
+def _size() -> int:
+    """Bytes of this process's address space."""
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when the thread that started it ends."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()
