@@ -42,6 +42,9 @@ MAX_SLOW_JOBS = 16
 SLOW_NICENESS = 15
 CACHE_BYTES = 64 << 20
 
+ENDED = Refused("the compiler failed over it.", is_last=True)
+"""The outcome when the process ended."""
+
 
 class GrammarCompiler:
     """One a front-end worker. All methods belong to its event loop."""
@@ -114,16 +117,15 @@ class GrammarCompiler:
 
     async def _compile(self, constraint: Constraint) -> Outcome:
         async with self._quick_lane:
-            worker, self._spare = self._spare, None
-            if worker is None or not worker.is_alive():
-                worker = await self._start_worker()
-            answer = asyncio.ensure_future(worker.compile(constraint))
-            try:
-                done, _ = await asyncio.wait({answer}, timeout=min(QUICK_SECONDS, self._timeout))
-            except BaseException:
+            spare, self._spare = self._spare, None
+            worker = spare or await self._start_worker()
+            answer = await self._begin(worker, constraint)
+            if spare is not None and answer.done() and answer.result() is ENDED:
+                # It may have died before: a worker that has just begun tells.
                 self._end(worker, answer)
-                raise
-            if done:
+                worker = await self._start_worker()
+                answer = await self._begin(worker, constraint)
+            if answer.done():
                 return self._finish(worker, answer)
             if self._num_slow >= MAX_SLOW_JOBS:
                 self._end(worker, answer)
@@ -141,6 +143,16 @@ class GrammarCompiler:
                 return await self._compile_slowly(constraint, worker, answer)
         finally:
             self._num_slow -= 1
+
+    async def _begin(self, worker: _Worker, constraint: Constraint) -> asyncio.Future[Outcome]:
+        """Have it compiled for as long as the quick lane gives; the answer, done or not."""
+        answer = asyncio.ensure_future(worker.compile(constraint))
+        try:
+            await asyncio.wait({answer}, timeout=min(QUICK_SECONDS, self._timeout))
+        except BaseException:
+            self._end(worker, answer)
+            raise
+        return answer
 
     async def _compile_slowly(
         self, constraint: Constraint, worker: _Worker | None, answer: asyncio.Future[Outcome]
@@ -223,10 +235,6 @@ class _Worker:
         self._requests = requests
         self._answers = answers
 
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self._process.poll() is None
-
     async def wait_until_ready(self) -> None:
         """Return once it has loaded what it needs. Raises `RequestFailedError` when it ends instead."""
         try:
@@ -243,7 +251,7 @@ class _Worker:
             return decode_outcome(await self._read())
         except (asyncio.IncompleteReadError, ConnectionError):
             logger.error("A process that compiles grammars ended over one (%s).", constraint.kind)
-            return Refused("the compiler failed over it.", is_last=True)
+            return ENDED
 
     def slow_down(self) -> None:
         """From now on it runs when nothing else wants the processor; that cannot be taken back."""
