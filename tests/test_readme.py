@@ -20,7 +20,8 @@ README_URL = "http://127.0.0.1:8000"
 
 def blocks(language: str, containing: str) -> str:
     """The one code block of a language that contains a text."""
-    (found,) = [b for b in re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL) if containing in b]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    (found,) = [text for name, text in fenced if name == language and containing in text]
     return found
 
 
@@ -45,19 +46,30 @@ def run_python(code: str) -> str:
     ).stdout
 
 
-def test_the_curl_line_answers_with_paris(url: str) -> None:
-    command = shlex.split(blocks("", "curl "))
-    assert command[:2] == ["curl", f"{README_URL}/v1/chat/completions"]
+def curl(url: str, containing: str) -> httpx.Response:
+    """What the README's curl line with this text in it sends, its content type included."""
+    command = shlex.split(blocks("", containing))
+    assert command[0] == "curl"
+    assert command[1].startswith(README_URL)
     assert command[2] == "-d"
-    # What curl -d sends, its content type included.
-    answer = httpx.post(
+    return httpx.post(
         command[1].replace(README_URL, url),
         content=command[3],
         headers={"content-type": "application/x-www-form-urlencoded"},
         timeout=60,
     )
+
+
+def test_the_curl_line_answers_with_paris(url: str) -> None:
+    answer = curl(url, "capital of France")
     assert answer.status_code == 200
     assert answer.json()["choices"][0]["message"]["content"] == "The capital of France is Paris."
+
+
+def test_the_curl_line_with_a_choice_answers_with_one_of_them(url: str) -> None:
+    answer = curl(url, "guided_choice")
+    assert answer.status_code == 200
+    assert answer.json()["choices"][0]["text"] in ("warm", "cold")
 
 
 def test_the_streamed_sdk_example_finds_the_sentiment(url: str) -> None:
