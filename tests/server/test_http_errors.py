@@ -290,9 +290,7 @@ def test_wrong_method_is_405_and_names_the_right_one(http: httpx.Client, method:
     assert allowed in response.headers["allow"]
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/completions/", "/v1/audio/transcriptions", "/x" * 500]
-)
+@pytest.mark.parametrize("path", ["/", "/v1", "/v1/completions/", "/v1/audio/transcriptions", "/x" * 500])
 def test_unknown_path_is_404(http: httpx.Client, path: str) -> None:
     check(http.post(path, json={}, follow_redirects=False), 404, None, "no ")
 
