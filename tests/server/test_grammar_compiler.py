@@ -62,8 +62,8 @@ def workers() -> list[psutil.Process]:
 async def stop_worker(running: Compiler) -> psutil.Process:
     """Have the process that will compile next stand still, as one that has far too much to do."""
     await running.compile(regex(f"warm {len(running.seconds)}"))
-    await until(lambda: [worker for worker in workers() if worker.nice() == 0])
-    (worker,) = [worker for worker in workers() if worker.nice() == 0]
+    await until(lambda: [worker for worker in workers() if worker.nice() == psutil.Process().nice()])
+    (worker,) = [worker for worker in workers() if worker.nice() == psutil.Process().nice()]
     worker.suspend()
     return worker
 

@@ -96,7 +96,9 @@ def test_continuous_usage_counts_the_tokens_of_each_choice(server: RunningServer
 def test_stream_interval_puts_tokens_together(server: RunningServer) -> None:
     arguments = {"prompt": PROMPT, "max_tokens": 9, "temperature": 0, "ignore_eos": True, "return_token_ids": True}
     stream = events(server, stream_interval=4, **arguments)
-    assert [len(event["choices"][0]["token_ids"]) for event in stream] == [4, 4, 1]
+    lengths = [len(event["choices"][0]["token_ids"]) for event in stream]
+    assert sum(lengths) == 9
+    assert all(length >= 4 for length in lengths[:-1])  # more where the front-end takes in two steps at once
     whole = post(server, **arguments)["choices"][0]
     assert "".join(event["choices"][0]["text"] for event in stream) == whole["text"]
     assert [token_id for event in stream for token_id in event["choices"][0]["token_ids"]] == whole["token_ids"]
