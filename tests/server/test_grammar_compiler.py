@@ -28,6 +28,12 @@ def large_choice() -> Constraint:
     return Constraint(param="guided_choice", kind="choice", text=json.dumps(texts))
 
 
+def long_schema() -> Constraint:
+    """Takes long only because there is so much to read."""
+    properties = {f"p{number}": {"type": "string", "maxLength": number} for number in range(15_000)}
+    return Constraint(param="guided_json", kind="json", text=json.dumps({"type": "object", "properties": properties}))
+
+
 class Compiler:
     """A compiler, and what it compiled."""
 
@@ -138,7 +144,7 @@ def test_a_grammar_whose_process_dies_is_tried_once_more_and_then_refused() -> N
     async def test() -> None:
         async with compiler() as running:
             worker = await stop_worker(running)
-            victim = asyncio.ensure_future(running.compile(large_choice()))
+            victim = asyncio.ensure_future(running.compile(long_schema()))
             await asyncio.sleep(0.02)
             worker.kill()
             await until(lambda: [other for other in workers() if other.nice() == SLOW_NICENESS])
