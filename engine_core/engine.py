@@ -92,9 +92,12 @@ class EngineCore:
         else:
             self._queue(message, client)
 
-    def prepare_guided_decoding(self) -> None:
-        """Make what guided requests need, in the background; without it the first of them waits for that."""
-        self._guided.prepare()
+    def prepare_guided_decoding(self, when_done: Callable[[], object] = lambda: None) -> None:
+        """Make what guided requests need, in the background; without it the first of them waits for that.
+
+        when_done: called behind it, in the background.
+        """
+        self._guided.prepare(when_done)
 
     def abort(self, client: bytes, keys: Iterable[int]) -> None:
         """Forget requests; nothing more comes of them. Unknown keys are passed over."""

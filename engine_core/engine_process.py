@@ -14,6 +14,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from types import FrameType
@@ -24,6 +25,7 @@ import zmq
 
 from .config import EngineConfig
 from .errors import UnsupportedModelError
+from .guided_decoding import load_loops
 from .messages import (
     AbortRequests,
     EngineOutput,
@@ -46,6 +48,8 @@ MAX_MESSAGES_PER_STEP = 256
 SEND_HIGH_WATER_MARK = 10_000
 """Messages, one a step, that wait for a front-end before it counts as stalled."""
 RECEIVE_HIGH_WATER_MARK = 100_000
+COLLECTOR_THRESHOLDS = (20_000, 20, 20)
+"""New objects that start a garbage collection, and collections of each generation that start one of the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +78,17 @@ def main() -> int:
     try:
         # Bound before the model loads, so that what front-ends say meanwhile waits here.
         socket = bind_socket(context, args.address)
+        # Beside the reading of the weights; whoever compiles them while streams run holds these up.
+        loops = threading.Thread(target=load_loops, name="loops", daemon=True)
+        loops.start()
         core = build_core(args.config)
+        loops.join()
         # What has been loaded stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        core.prepare_guided_decoding()
+        # Little of what a step makes is cyclic, and the collector's default pace costs guided streams some percent.
+        gc.set_threshold(*COLLECTOR_THRESHOLDS)
+        core.prepare_guided_decoding(when_done=gc.freeze)
         EngineServer(core, socket).run()
     except UnsupportedModelError as error:
         logger.error("%s", error)

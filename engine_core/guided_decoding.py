@@ -21,7 +21,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,8 +42,13 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MASKS_PER_TRIM = 64
+"""New masks between two looks at how much memory all grammars take."""
 STEP_SECONDS = 0.004
 """Time for all masks of a step together; who is not ready then sits the step out."""
+LATE_BEFORE_PATIENCE = 8
+PATIENT_SECONDS = 0.016
+"""Time for a mask that is late for the so manieth time in a row: not all work can be cut into pieces for a step."""
 MAX_LATE_SECONDS = 10.0
 """Time that a request may spend on masks that were not ready within their step before it fails."""
 
@@ -59,6 +64,7 @@ class GuidedDecoding:
         self._vocab_size = vocab_size
         self._jump_ahead = jump_ahead
         self._grammars = GrammarReader()
+        self._num_new_masks = 0
         self._loader: threading.Thread | None = None
         self._loaded: LoadedVocabulary | Exception | None = None
 
@@ -69,10 +75,13 @@ class GuidedDecoding:
             raise GrammarError("unsupported", f"this model's tokenizer cannot be guided: {self._loaded}")
         return self._loaded
 
-    def prepare(self) -> None:
-        """Begin to load the vocabulary in the background, unless that was done: it takes some tenths of a second."""
+    def prepare(self, when_done: Callable[[], object] = lambda: None) -> None:
+        """Begin to load the vocabulary in the background, unless that was done: it takes some tenths of a second.
+
+        when_done: called in that thread behind it, if this call is the one that began.
+        """
         if self._loader is None:
-            self._loader = threading.Thread(target=self._load, name="vocabulary", daemon=True)
+            self._loader = threading.Thread(target=self._load, args=(when_done,), name="vocabulary", daemon=True)
             self._loader.start()
 
     def guide(self, message: EngineRequest) -> Guide | None:
@@ -82,12 +91,19 @@ class GuidedDecoding:
         self.prepare()
         return Guide(self, self._grammars.read(message.grammar), message, jumps=self._jump_ahead)
 
-    def _load(self) -> None:
+    def note_new_mask(self) -> None:
+        """To be told of masks that were not known: these are what grammars grow by."""
+        self._num_new_masks += 1
+        if self._num_new_masks % MASKS_PER_TRIM == 0:
+            self._grammars.trim()
+
+    def _load(self, when_done: Callable[[], object]) -> None:
         try:
             self._loaded = load_vocabulary(self._tokenizer_dir, self._vocab_size)
         except Exception as error:
             logger.exception("The vocabulary for guided decoding cannot be made.")
             self._loaded = error
+        when_done()
 
 
 @dataclass(frozen=True)
@@ -98,6 +114,17 @@ class LoadedVocabulary:
     jump: JumpAhead
     token_bytes: Sequence[bytes | None]
     """By id, for the whole width of the logits; None for ids that add no text."""
+
+
+def load_loops() -> None:
+    """Load what is compiled of guided decoding: some tenths of a second, but many seconds the first time on a machine.
+
+    While streams run, compiling would slow them; so it is for an engine to do before them.
+    """
+    from ..guided.token_trie import Vocabulary
+    from ..guided.warm_up import load_compiled_loops
+
+    load_compiled_loops(Vocabulary([bytes((byte,)) for byte in range(256)], ()))
 
 
 def load_vocabulary(tokenizer_dir: str, vocab_size: int) -> LoadedVocabulary:
@@ -180,17 +207,45 @@ class Guide:
         """Whether the output is read to its end and found to leave a choice."""
         self._num_followed = 0
         """Output tokens that the matcher has read."""
-        self._context = tuple(message.prompt_token_ids[-CONTEXT_TOKENS:])
-        """The last tokens up to there."""
+        self._context = message.prompt_token_ids[-CONTEXT_TOKENS:]
+        """The last tokens up to there, and those before them."""
         self._late_seconds = 0.0
+        self._num_late = 0
+        """How often in a row it was not ready."""
+
+    def fill_known(self, request: Request, mask: np.ndarray) -> bool:
+        """Fill `mask` if that costs a look-up; False if it takes `before_sampling`."""
+        if not self._is_settled or self._matcher is None:
+            return False
+        known = self._matcher.known_mask()
+        if known is None:
+            return False
+        self._fill(mask, known, request, self._matcher)
+        return True
+
+    def follow_known(self, token_id: int) -> bool:
+        """Read the token that was sampled if that costs a look-up; False if it takes `after_sampling`."""
+        # A token that is not allowed (-1: none was left) leads nowhere.
+        if token_id in self._eos_ids or token_id in self._stop_ids or not self._is_settled or self._matcher is None:
+            return False
+        if not self._matcher.advance_known(token_id, unforced=self._jumps):
+            return False
+        self._count(token_id)
+        return True
 
     def before_sampling(self, request: Request, mask: np.ndarray, seconds: float) -> Move:
         """Catch up with the output and fill `mask`, uint32 words; or say what happens instead of sampling."""
         started = time.perf_counter()
+        self._shared.note_new_mask()
+        if self._num_late % LATE_BEFORE_PATIENCE == LATE_BEFORE_PATIENCE - 1:
+            seconds = max(seconds, PATIENT_SECONDS)
         self._budget.allow(seconds)
         try:
-            return self._before_sampling(request, mask)
+            move = self._before_sampling(request, mask)
+            self._num_late = 0
+            return move
         except BudgetExceededError:
+            self._num_late += 1
             self._shared.num_late_masks += 1
             self._late_seconds += time.perf_counter() - started
             if self._late_seconds > MAX_LATE_SECONDS:
@@ -231,13 +286,17 @@ class Guide:
             move = self._without_choice()
             if move is not NOTHING:
                 return move
-        matcher.fill_mask(mask)
+        self._fill(mask, matcher.mask(), request, matcher)
+        return READY
+
+    def _fill(self, mask: np.ndarray, known: np.ndarray, request: Request, matcher: GrammarMatcher) -> None:
+        """Make the mask of the request out of that of the grammar."""
+        mask[:] = known
         for word, bit in self._eos_as_text:
             mask[word] &= ~bit
-        if request.num_output_tokens >= self._min_tokens and matcher.accepting():
+        if self._endings and request.num_output_tokens >= self._min_tokens and matcher.accepting():
             for word, bit in self._endings:
                 mask[word] |= bit
-        return READY
 
     def _begin(self) -> GrammarMatcher | None:
         """The matcher at the beginning of the output; None while the vocabulary is being loaded."""
@@ -265,7 +324,7 @@ class Guide:
     def _count(self, token_id: int) -> None:
         self._num_followed += 1
         if self._jumps:
-            self._context = (*self._context[1 - CONTEXT_TOKENS :], token_id)
+            self._context.append(token_id)
 
     def _without_choice(self) -> Move:
         """What follows the output without a choice: tokens, or its end."""
@@ -283,7 +342,7 @@ class Guide:
         loaded = self._shared.vocabulary if forced else None
         if loaded is None:
             return NOTHING
-        token_ids, num_certain = loaded.jump.tokens(self._context, forced)
+        token_ids, num_certain = loaded.jump.tokens(tuple(self._context[-CONTEXT_TOKENS:]), forced)
         num_read = 0
         try:
             for token_id in token_ids:
@@ -317,6 +376,8 @@ class GuidedStep:
         self._num_words = -(-vocab_size // 32)
         self._max_num_seqs = max_num_seqs
         self._words = np.zeros((0, 0), np.uint32)
+        self._masks: list[np.ndarray] = []
+        """The rows of `_words`, as long as a grammar's masks."""
         self._turn = 0
 
     def prepare(self, requests: Sequence[Request]) -> tuple[list[Move | None], np.ndarray]:
@@ -326,26 +387,40 @@ class GuidedStep:
         """
         self._make_room(len(requests))
         moves: list[Move | None] = [None] * len(requests)
-        guided = [i for i, request in enumerate(requests) if request.guide is not None]
+        unknown: list[tuple[int, Guide]] = []
+        for i, request in enumerate(requests):
+            guide = request.guide
+            if guide is None:
+                continue
+            if guide.fill_known(request, self._masks[i]):
+                moves[i] = READY
+            else:
+                unknown.append((i, guide))
         self._turn += 1
         end = time.perf_counter() + STEP_SECONDS
-        for number in range(len(guided)):
-            i = guided[(number + self._turn) % len(guided)]
-            guide = requests[i].guide
-            assert guide is not None
-            seconds = max(0.0, end - time.perf_counter()) / (len(guided) - number)
-            moves[i] = guide.before_sampling(requests[i], self._words[i, : self._num_words], seconds)
+        for number in range(len(unknown)):
+            i, guide = unknown[(number + self._turn) % len(unknown)]
+            seconds = max(0.0, end - time.perf_counter()) / (len(unknown) - number)
+            moves[i] = guide.before_sampling(requests[i], self._masks[i], seconds)
         return moves, self._words
 
     def follow(self, requests: Sequence[Request], token_ids: Sequence[int]) -> list[Move | None]:
         """Tell the guides what was sampled, -1 for no token; what each of them says then, None without a guide."""
         moves: list[Move | None] = [None] * len(requests)
-        end = time.perf_counter() + STEP_SECONDS
+        unknown: list[tuple[int, Guide]] = []
         for i, (request, token_id) in enumerate(zip(requests, token_ids, strict=True)):
             guide = request.guide
-            if guide is not None:
-                seconds = max(0.0, end - time.perf_counter()) / (len(requests) - i)
-                moves[i] = guide.without_a_token() if token_id < 0 else guide.after_sampling(token_id, seconds)
+            if guide is None:
+                continue
+            if guide.follow_known(token_id):
+                moves[i] = NOTHING
+            else:
+                unknown.append((i, guide))
+        end = time.perf_counter() + STEP_SECONDS
+        for number, (i, guide) in enumerate(unknown):
+            seconds = max(0.0, end - time.perf_counter()) / (len(unknown) - number)
+            token_id = token_ids[i]
+            moves[i] = guide.without_a_token() if token_id < 0 else guide.after_sampling(token_id, seconds)
         return moves
 
     def _make_room(self, num_rows: int) -> None:
@@ -353,3 +428,4 @@ class GuidedStep:
             num_rows = min(self._max_num_seqs, max(8, 2 * num_rows))
             # Pairs of words: the sampling kernel reads 64 bits at a time.
             self._words = np.zeros((num_rows, self._num_words + self._num_words % 2), np.uint32)
+            self._masks = [row[: self._num_words] for row in self._words]

@@ -79,10 +79,10 @@ class ServingCore:
             error = EngineOutput(message.key, [], "error", error="This model is served for pooling alone.")
             self._answered.setdefault(client, []).append(error)
 
-    def prepare_guided_decoding(self) -> None:
-        """Make what guided requests need, in the background."""
+    def prepare_guided_decoding(self, when_done: Callable[[], object] = lambda: None) -> None:
+        """See `EngineCore.prepare_guided_decoding`."""
         if self._generation is not None:
-            self._generation.prepare_guided_decoding()
+            self._generation.prepare_guided_decoding(when_done)
 
     def abort(self, client: bytes, keys: Iterable[int]) -> None:
         """Forget requests; nothing more comes of them. Unknown keys are passed over."""

@@ -99,7 +99,10 @@ class Run:
         pushdown, frame = self._stacks.pushdown, self.frame
         while cell < DEAD:
             if cell & 1:
+                capacity = pushdown.capacity(cell)
                 returns, cell = pushdown.pushed(cell)
+                if capacity and not self._has_room(frame, capacity):
+                    return DEAD
                 for ret in returns:
                     frame = self._stacks.pushed(frame, ret)
                     if frame.remembering is frame:
@@ -119,6 +122,25 @@ class Run:
             cell = pushdown.resume(ended.ret, (-2 - cell) >> 1, repeated=repeated)
         self.frame = frame
         return cell
+
+    def _has_room(self, frame: Frame, capacity: int) -> bool:
+        """Whether fewer than `capacity` of the remembered texts could begin like that of the innermost call."""
+        remembering = frame.remembering
+        if remembering is None:
+            return True
+        scope = self._stacks.scope_of(remembering)
+        if scope.texts is None and not self._added:
+            return True
+        assert self.starts is not None
+        start, known = self.starts[0], len(self.text)
+        if start < known:
+            self.depends_on_text = True
+        text = bytes(self.text[start:]) + bytes(self.data[max(0, start - known) :])
+        owner, key = self._stacks.pushdown.owner_of_return(remembering.ret)
+        beginning = owner.canonical_beginning(key, text)
+        num_like_this = scope.texts.count(beginning, capacity) if scope.texts is not None else 0
+        num_like_this += sum(depth == scope.depth and other.startswith(beginning) for depth, other in self._added)
+        return num_like_this < capacity
 
     def _remember(self, ended: Frame) -> tuple[bool, Frame]:
         """Whether the text of a call came before, and the stack below the call, with the text in it."""

@@ -35,13 +35,20 @@ class Shape:
 
     __slots__ = ("arcs", "kind", "ranges", "size")
 
+    def __reduce__(self) -> tuple:
+        return shape_of, (self.kind, self.size, self.ranges)
+
     def __init__(self, kind: str, size: int, ranges: ShapeRanges) -> None:
         self.kind, self.size, self.ranges = kind, size, ranges
         self.arcs: list[ShapeArc] | None = None
 
 
+MAX_SHAPES = 20_000
+"""Shapes that are kept; when there are more, all are forgotten, and made again on need."""
+
+
 class Shapes:
-    """All shapes met so far."""
+    """All shapes met so far, in any grammar: most grammars need the same ones."""
 
     def __init__(self) -> None:
         self._shapes: dict[tuple[str, int, ShapeRanges], Shape] = {}
@@ -51,6 +58,8 @@ class Shapes:
         key = (kind, size, ranges)
         shape = self._shapes.get(key)
         if shape is None:
+            if len(self._shapes) >= MAX_SHAPES:
+                self._shapes.clear()
             shape = self._shapes[key] = Shape(kind, size, ranges)
         return shape
 
@@ -132,6 +141,14 @@ class Shapes:
                 for letter in (0x41, 0x61):
                     arcs.append((letter + max(low, 10) - 10, letter + high - 10, following[0], following[1]))
         return arcs
+
+
+SHAPES = Shapes()
+
+
+def shape_of(kind: str, size: int, ranges: ShapeRanges) -> Shape:
+    """A shape by what it says: what a pickle names, which may name functions but no methods."""
+    return SHAPES.get(kind, size, ranges)
 
 
 def split(ranges: ShapeRanges, bits: int) -> list[tuple[int, int, ShapeRanges]]:

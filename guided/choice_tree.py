@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from .budget import Budget
 
@@ -10,21 +10,32 @@ from .budget import Budget
 class ChoiceTree:
     """The nodes of a tree: for each beginning of the strings what may follow.
 
+    `grow` makes it, and goes on where it was when the budget stopped it.
+
     Attributes:
+        texts: the sorted strings, each with its result.
         arcs: for each node, the first of which is the root: byte, target, byte, target ... A target >= 0 is a node;
             -1 - n is the end of string n.
         lows, highs: for each node the range of strings that lie behind it.
+        row, num_placed: for whoever makes rows of the nodes: the first row (-1: none yet), and how many are done.
     """
 
-    def __init__(self, texts: Sequence[tuple[bytes, int]], budget: Budget) -> None:
-        """`texts`: sorted strings, none of which is the beginning of another; their results do not matter here."""
+    def __init__(self, texts: Iterable[tuple[bytes, int]]) -> None:
+        """`texts`: strings, none of which is the beginning of another, and results, which do not matter here."""
+        self.texts = sorted(texts)
         self.arcs: list[list[int]] = [[]]
-        self.lows, self.highs = [0], [len(texts)]
-        # `path`: the node of each beginning of the string before.
-        path = [0]
-        previous = b""
-        for index, (text, _) in enumerate(texts):
-            budget.spend(1 + len(text) // 2)
+        self.lows, self.highs = [0], [len(self.texts)]
+        # The node of each beginning of the string before.
+        self._path = [0]
+        self._num_grown = 0
+        self.row, self.num_placed = -1, 0
+
+    def grow(self, budget: Budget) -> None:
+        """Takes in the strings that are not in yet."""
+        texts, path = self.texts, self._path
+        for index in range(self._num_grown, len(texts)):
+            text, previous = texts[index][0], texts[index - 1][0] if index else b""
+            budget.spend(2 + len(text) // 2)
             shared = _common_prefix(previous, text)
             if shared == len(text) or (index and shared == len(previous)):
                 raise ValueError("a choice is empty, or the beginning of another")
@@ -39,7 +50,7 @@ class ChoiceTree:
             for node in path:
                 self.highs[node] = index + 1
             self.arcs[path[-1]] += (text[-1], -1 - index)
-            previous = text
+            self._num_grown = index + 1
         self.highs[0] = len(texts)
 
 

@@ -48,28 +48,40 @@ def both_objects(first: Objects, second: Objects, budget: Budget, simplest: int 
         return second
     _guard(len(first) * len(second), budget)
     clauses = [both for one in first for other in second if (both := _both_objects(one, other)) is not None]
-    kept = either_object(clauses)
-    if simplest is not None and len(kept) > simplest:
-        return tuple(sorted(kept, key=_demands)[:simplest])
-    return _not_too_many(kept)
+    return _not_too_many(either_object(clauses, simplest))
 
 
-def either_object(clauses: Iterable[ObjectClause]) -> Objects:
-    """The list without clauses that another one covers."""
+def objects_overlap(first: Objects, second: Objects, budget: Budget) -> bool:
+    """Whether some object may satisfy a clause of each list: whether `both_objects` gives any."""
+    _guard(len(first) * len(second), budget)
+    return any(_both_objects(one, other) is not None for one in first for other in second)
+
+
+def either_object(clauses: Iterable[ObjectClause], simplest: int | None = None) -> Objects:
+    """The list without clauses that another one covers. With `simplest` only the so many that are least demanding."""
     distinct = tuple(dict.fromkeys(clauses))
     if len(distinct) < 2:
         return distinct
     if ANY_OBJECT in distinct:
         return (ANY_OBJECT,)
-    if len(distinct) > MAX_COMPARED:
+    if simplest is not None and len(distinct) > simplest:
+        distinct = tuple(sorted(distinct, key=_demands))
+    elif len(distinct) > MAX_COMPARED:
         return distinct
-    kept: list[ObjectClause] = []
+    numbers: dict[Language | str, int] = {}
+    kept: list[tuple[ObjectClause, int]] = []
     for clause in distinct:
-        if any(_object_covers(other, clause) for other in kept):
+        # What a clause demands, as a bit set: one that covers another demands no more.
+        demands = 0
+        for part in (*clause.required, *[rule.keys for rule in clause.rules]):
+            demands |= 1 << numbers.setdefault(part, len(numbers))
+        if any(_object_covers(other, clause) for other, less in kept if not less & ~demands):
             continue
-        kept = [other for other in kept if not _object_covers(clause, other)]
-        kept.append(clause)
-    return tuple(kept)
+        kept = [each for each in kept if demands & ~each[1] or not _object_covers(clause, each[0])]
+        kept.append((clause, demands))
+        if len(kept) == simplest:
+            break
+    return tuple([clause for clause, _ in kept])
 
 
 def both_arrays(first: Arrays, second: Arrays, budget: Budget) -> Arrays:
@@ -187,8 +199,17 @@ def object_clause(
     merged = tuple(KeyRule(keys, value) for keys, value in values.items() if value is not EVERYTHING)
     if max_properties is not None and max(min_properties, len(required)) > max_properties:
         return None
+    by_name: dict[str, list[Schema]] = {}
+    others: list[tuple[Language, Schema]] = []
+    if required:
+        for keys, value in values.items():
+            if keys.kind == "literals" and len(keys.value) == 1:
+                (name,) = keys.value
+                by_name.setdefault(name, []).append(value)
+            else:
+                others.append((keys, value))
     for name in required:
-        ruling = [value for keys, value in values.items() if has(keys, name)]
+        ruling = by_name.get(name, []) + [value for keys, value in others if has(keys, name)]
         if NOTHING in ruling or (len(ruling) > 1 and meet(*ruling) is NOTHING):
             return None
         if exists:

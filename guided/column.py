@@ -19,11 +19,14 @@ class Column:
     def __init__(
         self, addresses: NDArray[np.int64], slot: int, values: NDArray[np.int32] | None = None, default: int = 0
     ) -> None:
-        self.values: NDArray[np.int32] = np.full(32, default, np.int32) if values is None else values
-        self.size = 0 if values is None else len(values)
+        size = 0 if values is None else len(values)
+        if values is None:
+            values = np.full(32, default, np.int32) if default else np.zeros(32, np.int32)
+        self.values: NDArray[np.int32] = values
+        self.size = size
         self._default = default
         self._addresses, self._slot = addresses, slot
-        addresses[slot] = self.values.ctypes.data
+        addresses[slot] = self.values.__array_interface__["data"][0]
 
     def append(self, value: int) -> int:
         """Returns the value's place."""

@@ -72,9 +72,22 @@ class CompiledGrammar:
         self.pushdown = pushdown
 
     def num_bytes(self) -> int:
-        """About how much memory it takes now."""
+        """About how much memory it takes now, with what its matchers share."""
         pushdown = self.pushdown
-        return pushdown.num_lines * 1024 + pushdown.row_line.size * 200 + 2 * len(self.spec.text) + 10_000
+        tables = pushdown.num_lines * 1024 + 4 * (pushdown.compact.size + pushdown.allowed.size)
+        # A row of several: its places in the tables, its owner's keys, and the terms or states that it stands for.
+        states = (pushdown.row_line.size + 2 * pushdown.return_kind.size) * 300
+        caches = sum(cache.num_bytes() for cache in pushdown.caches.values())
+        return tables + states + caches + 2 * len(self.spec.text) + 10_000
+
+    def forget(self) -> None:
+        """Drops the masks and the configurations that its matchers share, which are found again on need."""
+        for cache in self.pushdown.caches.values():
+            cache.forget()
+
+    def stop_growing(self) -> None:
+        """From now on an output that needs more than is there fails with a GrammarError."""
+        self.pushdown.max_lines = self.pushdown.num_lines
 
 
 def compile_grammar(spec: GrammarSpec, budget: Budget | None = None) -> CompiledGrammar:

@@ -14,6 +14,7 @@ from .configuration import Configuration, Frame, Mask, Starts
 from .mask_builder import DEPENDS_ON_STACK, DEPENDS_ON_TEXT, MaskBuilder, base_level
 from .pushdown import COMPLETE, Pushdown
 from .remembered_texts import RememberedTexts
+from .token_steps import take_steps
 from .token_trie import Vocabulary
 
 MASK_BYTES = 64 << 20
@@ -21,6 +22,10 @@ MASK_BYTES = 64 << 20
 MAX_CONFIGURATIONS = 100_000
 """Configurations and stacks that one grammar remembers before it forgets them all and starts anew."""
 MAX_FORCED_BYTES = 4096
+CONFIGURATION_BYTES = 700
+"""Memory of a configuration or a stack, with its place in the tables, about."""
+MASK_OVERHEAD = 500
+"""Memory of a mask besides its bits, about."""
 
 
 class GrammarCache:
@@ -58,15 +63,28 @@ class GrammarCache:
         return self._configuration(self.pushdown.start_row, frame), starts
 
     def run(
-        self, configuration: Configuration, starts: Starts, text: bytearray, data: bytes
+        self, configuration: Configuration, starts: Starts, text: bytearray, token: int
     ) -> tuple[Configuration, Starts, bool] | None:
-        """Where bytes lead; None: nowhere. The last of the three: whether that is so whatever the text before."""
+        """Where a token leads; None: nowhere. The last of the three: whether that is so whatever the text before."""
         if self._num_configurations + len(self._frames) > MAX_CONFIGURATIONS:
             self._forget()
         run = Run(self, configuration.row, configuration.frame, starts, text, keeps=True)
-        for byte in data:
-            if not run.step(byte):
+        vocabulary, pushdown = self.vocabulary, self.pushdown
+        data, address = vocabulary.tokens[token], vocabulary.address_of(token)
+        place, end = 0, len(data)
+        while True:
+            frame = run.frame
+            if run.row != COMPLETE:
+                allowed = -1 if frame.parent is None else int(pushdown.return_allowed.values[frame.ret])
+                begun = place
+                place, row, loop, least, most = take_steps(pushdown.addresses, run.row, allowed, address, place, end)
+                run.row = row if loop < 0 else pushdown.counted_row(row, loop, least, most)
+                run.data += data[begun:place]
+            if place == end:
+                break
+            if not run.step(data[place]):
                 return None
+            place += 1
         lasting = not run.depends_on_text and run.starts is starts
         return self._configuration(run.row, run.frame), run.starts, lasting
 
@@ -200,6 +218,18 @@ class GrammarCache:
         if scope is None:
             raise ValueError("a call is to be remembered, but no scope is open")
         return scope
+
+    def num_bytes(self) -> int:
+        """About how much memory the configurations and masks take."""
+        masks = len(self._masks) * (4 * self.vocabulary.num_words + MASK_OVERHEAD)
+        return masks + (self._num_configurations + len(self._frames)) * CONFIGURATION_BYTES
+
+    def forget(self) -> None:
+        """Lets go of everything but what matchers hold; it is found again on need."""
+        self._forget()
+        self._masks.clear()
+        self._order.clear()
+        self._looks.clear()
 
     @property
     def mask_bytes(self) -> int:

@@ -53,9 +53,9 @@ class ArrayMachine:
         if not state:
             return []
         scope = (self._return("scope", state),) if self._remembers else ()
-        if self._machine.whitespace.row is None:
+        if self._machine.whitespace.bracket_row is None:
             return [Entry(0x5B, scope, self._row("first", state))]
-        return [Entry(0x5B, (*scope, self._return("first", state)), self._machine.whitespace.row)]
+        return [Entry(0x5B, (*scope, self._return("first", state)), self._machine.whitespace.bracket_row)]
 
     def expand_row(self, pushdown: Pushdown, row: int, key: tuple[str, Trackers]) -> None:
         """Called by the pushdown automaton. Rows: `first`: an item or the end; `after`: behind an item; `close`: the
@@ -67,7 +67,7 @@ class ArrayMachine:
         if result:
             if kind != "after" or whitespace.optional:
                 arcs.append((0x5D, 0x5D, pushdown.pop(result)))
-            if kind == "after" and whitespace.row is not None:
+            if kind == "after" and whitespace.bracket_row is not None:
                 arcs += whitespace.entry_arcs(self._return("close", state))
         call = self._call(state)
         if call.goals and kind == "first":
@@ -103,8 +103,18 @@ class ArrayMachine:
         return value_key(json.loads(first + text, parse_float=Decimal)).encode()
 
     def canonical_prefix(self, key: tuple, text: bytes) -> bytes:
-        """Nothing is known of an item that is not complete."""
-        return b""
+        """What is certain of a string up to its first escape; nothing is of other items that are not complete."""
+        first = bytes((key[2],)) if key[2] else b""
+        before, quote, inside = (first + text).partition(b'"')
+        if not quote or before.strip():
+            return b""
+        end = min((place for place in (inside.find(b"\\"), inside.find(b'"')) if place >= 0), default=len(inside))
+        return value_key(inside[:end].decode("utf-8", "ignore"))[:-1].encode()
+
+    def canonical_beginning(self, key: tuple, text: bytes) -> bytes:
+        """The same of what is begun: only asked inside of strings, behind a whole character."""
+        first = bytes((key[2],)) if key[2] else b""
+        return value_key(json.loads(first + text + b'"'))[:-1].encode()
 
     def _best(self, trackers: list[tuple[int, ArrayState]]) -> Trackers:
         if len(trackers) == 1:

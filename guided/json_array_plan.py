@@ -10,8 +10,10 @@ An `ArrayState` says how far an array has come with regard to one clause:
 Items that must be different are told apart in two ways. Values of which there are only few (null, the members of an
 enum) are *rare*: each is a goal of its own, and the state knows which have come, so that it is exact when they run
 out. Everything else must be *endless*: whatever has been written of such an item, it can still become one of infinitely
-many. There the pushdown automaton remembers the items' texts, and forbids the end of one that came before. Items
-that are neither (say, strings of at most three characters) are not supported.
+many. There the pushdown automaton remembers the items' texts, and forbids the end of one that came before. Strings
+that are neither (say, of at most 39 characters) are *scarce*: their rows ask how many of those that begin alike have
+come (`json_scarce_strings`), and there are fewer items than strings. Other items that are neither (say, objects without
+free keys) are not supported.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import GrammarError
-from .json_repetition import find_rare_values, is_endless
+from .json_repetition import count_scarce, find_rare_values, is_endless
 from .json_schema import conjunction, negation
 
 if TYPE_CHECKING:
@@ -61,6 +63,8 @@ class ArrayPlan:
         self._longest: int | None = None
         self._live: dict[ArrayState, bool] = {}
         self._rare: tuple[Schema, ...] | None = None
+        self._most: int | None = None
+        """How many items may come, where they could run out."""
         self._splits: dict[Schema, tuple[int, Schema]] = {}
 
     def accepts(self, state: ArrayState) -> bool:
@@ -153,11 +157,14 @@ class ArrayPlan:
         """`successors` before values are told apart, and whether or not they can be completed."""
         clause = self.clause
         index = state.length
+        most = self._most_items()
         if clause.max_items is not None and index >= clause.max_items:
+            return
+        if most is not None and index >= most:
             return
         item = self._item(index)
         after = index + 1
-        if clause.max_items is None:
+        if clause.max_items is None and most is None:
             after = min(after, self._last_index)
         choices: list[tuple[tuple[Schema, ...], tuple[int, ...]]] = [((), ())]
         for number, contains in zip(state.counts, clause.contains, strict=True):
@@ -216,10 +223,12 @@ class ArrayPlan:
                 rare |= 1 << number
         rest = conjunction(schema, *(negation(value) for value in values))
         endless = not self.unique or is_endless(rest, self._satisfiability)
+        if not endless and not self.clause.prefix and not self.clause.contains:
+            self._most = count_scarce(rest, self._satisfiability)
         if before != self._satisfiability.provisional_answers:
             return rare, rest
-        if not endless:
-            reason = "items that must be different must be of a small set, or without a bound on their length"
+        if not endless and self._most is None:
+            reason = "items that must be different must be of a small set, strings, or without a bound on their length"
             raise GrammarError("unsupported", reason, keyword="uniqueItems")
         self._splits[schema] = rare, rest
         return rare, rest
@@ -228,6 +237,9 @@ class ArrayPlan:
         clause = self.clause
         shortest = max(state.length, clause.min_items)
         longest = self._max_length()
+        most = self._most_items()
+        if most is not None:
+            longest = most if longest is None else min(longest, most)
         if longest is not None and shortest > longest:
             return False
         if not state.repeated:
@@ -239,6 +251,14 @@ class ArrayPlan:
             items = [(item, 1) for item in clause.prefix[state.length : shortest]]
             return self._has_distinct([*items, (clause.rest, max(0, shortest - max(last, state.length)))], state.used)
         return not clause.contains or self._can_contain(state, shortest, longest)
+
+    def _most_items(self) -> int | None:
+        """How many items may come where they could run out (`_split` finds out); else None."""
+        clause = self.clause
+        if not self.unique or clause.prefix or clause.contains or not self._satisfiability.satisfiable(clause.rest):
+            return None
+        self._split(clause.rest)
+        return self._most
 
     def _max_length(self) -> int | None:
         """How long the array can be; None: any length."""

@@ -14,6 +14,9 @@ import msgspec
 
 from .errors import GrammarError
 
+ANNOTATIONS = ("$comment", "default", "deprecated", "description", "examples", "readOnly", "title", "writeOnly")
+"""Keywords that say nothing about which values are valid."""
+
 
 class Draft:
     """One draft.

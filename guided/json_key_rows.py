@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .byte_shapes import BACKSLASH
+from .byte_shapes import BACKSLASH, SHAPES
 from .json_keys import key_code
-from .pushdown import DEAD
 from .text_lowering import QUOTE, JsonStringRows, any_string_block
 
 if TYPE_CHECKING:
@@ -102,27 +101,25 @@ class KeyAutomaton:
 
 
 class OpenKeyAutomaton:
-    """The same for a space without `general` languages: any name may come (of those that are declared, only the ones
-    on offer). Its states are nodes of the trie of the declared names, and ANY_NAME, behind which there are none."""
+    """The same for a space without `general` languages: any name may come, whatever is on offer. A declared name that
+    is not must be refused when it has ended: until then it may go on and become an additional one. So all places of an
+    object share the states: nodes of the trie of the declared names, and ANY_NAME, behind which there are none."""
 
     ANY_NAME = 0
 
     def __init__(self, space: KeySpace) -> None:
         self.space = space
-        self._states: list[tuple[int, int, int, int]] = [(0, 0, 0, 0)]
-        self._numbers: dict[tuple[int, int, int, int], int] = {}
-
-    def start(self, offered: int) -> int:
-        """The state before the first character. `offered`: bit set of the declared names that may come."""
-        return self._number(offered, 0, len(self.space.names), 0) if self.space.names else self.ANY_NAME
+        self._states: list[tuple[int, int, int]] = [(0, 0, 0)]
+        self._numbers: dict[tuple[int, int, int], int] = {}
+        self.start = self._number(0, len(space.names), 0) if space.names else self.ANY_NAME
 
     def children(self, number: int) -> list[tuple[int, int]]:
         """(code point, next state) for the characters behind which there are declared names."""
         if number == self.ANY_NAME:
             return []
-        offered, low, high, depth = self._states[number]
+        low, high, depth = self._states[number]
         return [
-            (code, self._number(offered, child_low, child_high, depth + 1))
+            (code, self._number(child_low, child_high, depth + 1))
             for code, child_low, child_high in self.space.children(low, high, depth)
         ]
 
@@ -141,16 +138,14 @@ class OpenKeyAutomaton:
         return tuple(arcs)
 
     def accepted(self, state: int) -> int:
-        """`key_code` of the key that ends here; 0: none does."""
+        """`key_code` of the key that ends here."""
         if state == self.ANY_NAME:
             return key_code(-1)
-        offered, low, high, depth = self._states[state]
-        if self.space.ends(low, high, depth):
-            return key_code(low) if offered >> low & 1 else 0
-        return key_code(-1)
+        low, high, depth = self._states[state]
+        return key_code(low if self.space.ends(low, high, depth) else -1)
 
-    def _number(self, offered: int, low: int, high: int, depth: int) -> int:
-        key = (offered & (1 << high) - (1 << low), low, high, depth)
+    def _number(self, low: int, high: int, depth: int) -> int:
+        key = (low, high, depth)
         number = self._numbers.get(key)
         if number is None:
             number = self._numbers[key] = len(self._states)
@@ -170,7 +165,7 @@ class OpenKeyRows(JsonStringRows):
     def expand_row(self, pushdown: Pushdown, row: int, key: Any) -> None:
         """Sets the cells of one row. Keys of its own: ("escape", state), behind a backslash."""
         if isinstance(key, tuple) and key[0] == "escape":
-            pushdown.set_arcs(row, self._arcs(*self._shapes.normal("escape", 0, self.automaton.arcs(key[1]))))
+            pushdown.set_arcs(row, self._arcs(*SHAPES.normal("escape", 0, self.automaton.arcs(key[1]))))
         else:
             super().expand_row(pushdown, row, key)
 
@@ -185,8 +180,7 @@ class OpenKeyRows(JsonStringRows):
             cells[code] = self.row(target)
         if children:
             cells[BACKSLASH] = self._row_behind_backslash(state)
-        accepted = self.automaton.accepted(state)
-        cells[QUOTE] = self.pushdown.pop(accepted) if accepted else DEAD
+        cells[QUOTE] = self.pushdown.pop(self.automaton.accepted(state))
         self.pushdown.set_cells(row, cells)
 
     def _row_behind_backslash(self, state: int) -> int:

@@ -93,6 +93,11 @@ class KeySpace:
         parts = [(language & others, inside) for language, inside in _combinations(self.general)]
         return tuple((language, inside) for language, inside in parts if not language.is_empty())
 
+    @property
+    def num_classes(self) -> int:
+        """The number of `classes`, which need not be worked out where there is one."""
+        return len(self.classes) if self.general else 1
+
     def children(self, low: int, high: int, depth: int) -> tuple[tuple[int, int, int], ...]:
         """The branches of a trie node: `(code point, low, high)` for each character that comes at `depth` in
         `names[low:high]`, which are all longer than `depth` or (the first only) end there."""
@@ -205,11 +210,16 @@ def key_of_code(code: int) -> int:
     return -(code + 1) // 2 if code & 1 else code // 2 - 1
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a text is made of plain ASCII characters, which are only spelled as themselves."""
+    return name.isascii() and name.isprintable() and not _SPECIAL.search(name)
+
+
 def spellings(name: str) -> list[bytes]:
     """How a declared name may be written in JSON, none a prefix of another. Plain ASCII characters only as themselves:
     then what must come next is known as soon as only one name is left. Others in all their ways, or where that were
     too many in the same way throughout."""
-    if name.isascii() and name.isprintable() and not _SPECIAL.search(name):
+    if is_plain_name(name):
         return [name.encode()]
     ways = [_ways(character) for character in name]
     if prod(map(len, ways)) <= MAX_SPELLINGS:

@@ -19,13 +19,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from .json_array_machine import ArrayMachine
+from .json_keys import is_plain_name
 from .json_object_machine import ObjectMachine
-from .json_repetition import PLAIN_NUMBERS, check_repetition
+from .json_repetition import MAX_RARE_VALUES, PLAIN_NUMBERS, check_repetition
 from .json_satisfiability import Satisfiability
+from .json_scarce_strings import PLENTY, ScarceStringRows, count_texts
 from .json_schema import alternatives
 from .json_schema_nodes import Located
 from .json_whitespace import Whitespace, WhitespaceOptions
-from .language import JointAutomaton
+from .language import JointAutomaton, Language
+from .language_size import few_texts
+from .number_blocks import number_block
 from .pushdown import DEAD, SMALL_RESULTS
 from .text_lowering import JsonStringRows, Utf8Rows, any_string_block
 
@@ -35,10 +39,12 @@ if TYPE_CHECKING:
     from .json_clauses import Alternatives, ArrayClause, ObjectClause
     from .json_schema import Schema
     from .json_schema_nodes import SchemaStore
-    from .language import Language
     from .pushdown import Pushdown
 
 Clause = TypeVar("Clause")
+
+MAX_LISTED = 4096
+"""Strings that are listed are made rows at once up to so many characters, more are spelled step by step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +89,8 @@ class JsonMachine:
         self._goal_numbers: dict[Schema, int] = {}
         self._strings: dict[tuple[Language, ...], int] = {}
         self._numbers: dict[tuple[Language, ...], list[Entry]] = {}
+        self._scarce_strings: dict[tuple[Language, ...], int | None] = {}
+        self._unfinished: dict[tuple[Language, ...], JointAutomaton] = {}
         self._literals: dict[tuple[bytes, int], int] = {}
         self._objects: dict[tuple[tuple[ObjectClause, int], ...], ObjectMachine] = {}
         self._arrays: dict[tuple[tuple[ArrayClause, int], ...], ArrayMachine] = {}
@@ -165,7 +173,8 @@ class JsonMachine:
             bits = sum(1 << bit for bit, value in enumerate(values) if getattr(value, attribute))
             if bits:
                 entries.append(Entry(text[0], (), self._literal(text[1:], bits)))
-        row = self._string_row(tuple(value.strings for value in values))
+        strings = tuple(value.strings for value in values)
+        row = (plain_numbers and self._scarce_string_row(strings)) or self._string_row(strings)
         if row != DEAD:
             entries.append(Entry(0x22, (), row))
         numbers = tuple(value.numbers for value in values)
@@ -191,10 +200,29 @@ class JsonMachine:
             entries += obj.entries()
         return entries
 
+    def _scarce_string_row(self, languages: tuple[Language, ...]) -> int | None:
+        """The row of strings that are items which must be different; None if they never run out."""
+        if languages not in self._scarce_strings:
+            joint = self._joint(languages)
+            counts = count_texts(joint, self.pushdown.budget)
+            row = None
+            start = joint.start
+            if counts and start is not None and min(counts.values()) < PLENTY and counts[start] > MAX_RARE_VALUES:
+                # Where there are rare values too, it is known which of them are left.
+                budget = self.pushdown.budget
+                if all(not few_texts(language, MAX_RARE_VALUES, budget) for language in set(languages)):
+                    row = ScarceStringRows(self.pushdown, joint, counts).start
+            self._scarce_strings[languages] = row
+        return self._scarce_strings[languages]
+
     def _string_row(self, languages: tuple[Language, ...]) -> int:
         row = self._strings.get(languages)
         if row is None:
-            joint = JointAutomaton(languages, self.pushdown.budget)
+            row = self._ready_row(languages)
+            if row is not None:
+                self._strings[languages] = row
+        if row is None:
+            joint = self._joint(languages)
             state = joint.start
             if state is None:
                 row = DEAD
@@ -203,19 +231,58 @@ class JsonMachine:
             else:
                 row = JsonStringRows(self.pushdown, joint).start
             self._strings[languages] = row
+            self._unfinished.pop(languages, None)
         return row
+
+    def _ready_row(self, languages: tuple[Language, ...]) -> int | None:
+        """The row of no strings, of all, or of strings that are listed one by one and have only one spelling; else
+        None."""
+        if 1 << len(languages) > SMALL_RESULTS:
+            return None
+        every = Language.everything()
+        accepted = sum(1 << place for place, language in enumerate(languages) if language == every)
+        if all(language.is_nothing() or (accepted and language == every) for language in languages):
+            return self.pushdown.add_block(any_string_block(accepted)) if accepted else DEAD
+        bits: dict[str, int] = {}
+        for place, language in enumerate(languages):
+            texts = language.literal_set()
+            if texts is None:
+                return None
+            for text in texts:
+                bits[text] = bits.get(text, 0) | 1 << place
+        if not 0 < sum(map(len, bits)) <= MAX_LISTED or not all(map(is_plain_name, bits)):
+            return None
+        return self.pushdown.add_choices((text.encode() + b'"', result) for text, result in bits.items()).row
 
     def _number_entries(self, languages: tuple[Language, ...]) -> list[Entry]:
         entries = self._numbers.get(languages)
         if entries is None:
-            joint = JointAutomaton(languages, self.pushdown.budget)
+            block = number_block(languages)
+            if block is None and all(language.is_nothing() for language in languages):
+                entries = self._numbers[languages] = []
+                return entries
+            if block is not None:
+                first = self.pushdown.add_block(block)
+                entries = self._numbers[languages] = [
+                    Entry(byte, (), first + cell) for byte, cell in enumerate(block.cells[0].tolist()) if cell >= 0
+                ]
+                return entries
+            joint = self._joint(languages)
             entries = []
             if joint.start is not None:
                 rows = Utf8Rows(self.pushdown, joint)
                 for first, last, state in joint.arcs(joint.start):
                     entries += [Entry(byte, (), rows.row(state)) for byte in range(first, last + 1)]
             self._numbers[languages] = entries
+            del self._unfinished[languages]
         return entries
+
+    def _joint(self, languages: tuple[Language, ...]) -> JointAutomaton:
+        """Kept until its rows are begun, so that work that the budget stops is not lost."""
+        joint = self._unfinished.get(languages)
+        if joint is None:
+            joint = self._unfinished[languages] = JointAutomaton(languages, self.pushdown.budget)
+        return joint
 
     def _literal(self, rest: bytes, result: int) -> int:
         row = self._literals.get((rest, result))

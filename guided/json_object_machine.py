@@ -14,8 +14,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from .choice_tree import ChoiceTree
 from .json_key_rows import KeyAutomaton, OpenKeyAutomaton, OpenKeyRows
 from .json_keys import KeySpace, key_code, key_of_code, spellings
+from .json_object_plan import bit_numbers
 from .language import JointAutomaton
 from .pushdown import DEAD
 from .text_lowering import JsonStringRows
@@ -61,6 +63,9 @@ class ObjectMachine:
         self._returns: dict[tuple, int] = {}
         self._calls: dict[tuple[LevelState, int], _ValueCall] = {}
         self._choices: Choices | None = None
+        self._spelled: list[list[tuple[bytes, int]]] = []
+        self._name_tree: ChoiceTree | None = None
+        """What the choices are being made of, as far as it has come."""
         self._open_keys: tuple[OpenKeyAutomaton, OpenKeyRows] | None = None
         self._keys: tuple[KeyAutomaton, JsonStringRows] | None = None
         self._additional: dict[tuple[int, ...], JointAutomaton] = {}
@@ -74,9 +79,9 @@ class ObjectMachine:
             return []
         state = self._normal(trackers, 0)
         scope = (self._return("scope", state),) if any(plan.may_remember for plan in self._plans) else ()
-        if self._machine.whitespace.row is None:
+        if self._machine.whitespace.bracket_row is None:
             return [Entry(0x7B, scope, self._row("first", state))]
-        return [Entry(0x7B, (*scope, self._return("first", state)), self._machine.whitespace.row)]
+        return [Entry(0x7B, (*scope, self._return("first", state)), self._machine.whitespace.bracket_row)]
 
     def expand_row(self, pushdown: Pushdown, row: int, key: tuple[str, LevelState, int]) -> None:
         """Called by the pushdown automaton. Rows: `first`: a key or the end; `next`: a key; `colon`: behind a key
@@ -89,7 +94,7 @@ class ObjectMachine:
             if result:
                 if kind != "after" or whitespace.optional:
                     arcs.append((0x7D, 0x7D, pushdown.pop(result)))
-                if kind == "after" and whitespace.row is not None:
+                if kind == "after" and whitespace.bracket_row is not None:
                     arcs += whitespace.entry_arcs(self._return("close", state))
         if kind in ("first", "next"):
             cell = self._key_cell(state)
@@ -110,7 +115,8 @@ class ObjectMachine:
         if kind == "name":
             return self._value_cell(state, key_of_code(result))
         if kind == "key":
-            return self._row("colon", state, key_of_code(result))
+            number = key_of_code(result)
+            return self._row("colon", state, number) if number < 0 or self._is_offered(state, number) else DEAD
         if kind == "value":
             return self._row("after", self._after_value(state, result))
         return pushdown.pop(result)
@@ -119,10 +125,8 @@ class ObjectMachine:
         """Called by the pushdown automaton: behind an additional name that has come before."""
         _, state, _ = key
         trackers = tuple((i, tracked) for i, tracked in state.trackers if not self._plans[i].remembers(tracked))
-        number = key_of_code(result)
-        if not any(self._plans[i].offers(tracked, number, state.seen) for i, tracked in trackers):
-            return DEAD
-        return self._row("colon", LevelState(trackers, state.seen), number)
+        left, number = LevelState(trackers, state.seen), key_of_code(result)
+        return self._row("colon", left, number) if self._is_offered(left, number) else DEAD
 
     def canonical(self, key: tuple, text: bytes) -> bytes:
         """The name that a key spells (its text is behind the opening quote)."""
@@ -152,6 +156,10 @@ class ObjectMachine:
             return self._pushdown.push((self._name_return(state, offered),), self._name_choices().row)
         return self._pushdown.push((self._return("key", state),), self._key_row(offered, tuple(sorted(classes))))
 
+    def _is_offered(self, state: LevelState, number: int) -> bool:
+        """Whether the property with this key may come next."""
+        return any(self._plans[i].offers(tracked, number, state.seen) for i, tracked in state.trackers)
+
     def _key_row(self, offered: int, classes: tuple[int, ...]) -> int:
         """The row behind the quote of a key which is one of the `offered` names or in one of the `classes`."""
         if not self._space.general:
@@ -159,7 +167,7 @@ class ObjectMachine:
                 automaton = OpenKeyAutomaton(self._space)
                 self._open_keys = automaton, OpenKeyRows(self._pushdown, automaton)
             automaton, rows = self._open_keys
-            return rows.row(automaton.start(offered))
+            return rows.row(automaton.start)
         if self._keys is None:
             automaton = KeyAutomaton(self._space)
             self._keys = automaton, JsonStringRows(self._pushdown, automaton)
@@ -172,17 +180,21 @@ class ObjectMachine:
 
     def _name_choices(self) -> Choices:
         if self._choices is None:
-            texts = []
-            for number, name in enumerate(self._space.names):
-                texts += [(text + b'":', key_code(number)) for text in spellings(name)]
-            self._choices = self._pushdown.add_choices(texts)
+            if self._name_tree is None:
+                for number in range(len(self._spelled), len(self._space.names)):
+                    self._pushdown.budget.spend()
+                    code = key_code(number)
+                    self._spelled.append([(text + b'":', code) for text in spellings(self._space.names[number])])
+                self._name_tree = ChoiceTree(text for texts in self._spelled for text in texts)
+            self._choices = self._pushdown.add_choices(self._name_tree)
+            self._name_tree, self._spelled = None, []
         return self._choices
 
     def _name_return(self, state: LevelState, offered: int) -> int:
         key = ("name", state)
         ret = self._returns.get(key)
         if ret is None:
-            names = [key_code(number) for number in range(len(self._space.names)) if offered >> number & 1]
+            names = map(key_code, bit_numbers(offered))
             ret = self._pushdown.new_return(self, ("name", state, 0), choices=self._name_choices(), allowed=names)
             self._returns[key] = ret
         return ret

@@ -208,7 +208,7 @@ class ObjectPlan:
         window = self._satisfiable_names(window)
         if self._simple:
             return self._leaving_enough(state, window, seen)
-        return _mask(name for name in _bits(window) if any(self.successors(state, name, seen)))
+        return _mask(name for name in bit_numbers(window) if any(self.successors(state, name, seen)))
 
     def _leaving_enough(self, state: ObjectState, window: int, seen: int) -> int:
         """Those of the names in `window` after which `min_properties` can still be reached."""
@@ -217,7 +217,7 @@ class ObjectPlan:
             return window
         # Only declared names can come. Those that may come after a name are the fewer, the later it is in the order.
         coming = self._satisfiable_names(self._all & ~seen)
-        by_position = sorted(_bits(window), key=lambda name: self._position.get(name, len(self.clause.order)))
+        by_position = sorted(bit_numbers(window), key=lambda name: self._position.get(name, len(self.clause.order)))
         for name in reversed(by_position):
             after = self._outside_order
             if name in self._position or not self._ordered:
@@ -272,9 +272,9 @@ class ObjectPlan:
                     stack.append((done + 1, (*slots[:index], (key, chosen | {exists}), *slots[index + 1 :])))
             taken = {key for key, _ in slots if key >= 0}
             extra = sum(1 for key, _ in slots if key < 0 or not must >> key & 1)
-            new = [name for name in _bits(must) if name not in taken]
+            new = [name for name in bit_numbers(must) if name not in taken]
             if num_free is None or extra < num_free:
-                new += [name for name in _bits(optional) if name not in taken]
+                new += [name for name in bit_numbers(optional) if name not in taken]
                 new += [-1 - c for c in self._satisfiable_classes()]
             for key in new:
                 if exists in fits.on(key) and self._fits(key, frozenset((exists,))):
@@ -291,12 +291,12 @@ class ObjectPlan:
         if self._depends:
             if room is None:
                 while True:  # take away what brings along a name that cannot come
-                    bad = [n for n in _bits(good) if self._depends.get(n, 0) & ~seen & ~(good | must)]
+                    bad = [n for n in bit_numbers(good) if self._depends.get(n, 0) & ~seen & ~(good | must)]
                     if not bad:
                         break
                     good &= ~_mask(bad)
             else:
-                good = _mask(n for n in _bits(good) if not self._depends.get(n, 0) & ~seen & ~must)
+                good = _mask(n for n in bit_numbers(good) if not self._depends.get(n, 0) & ~seen & ~must)
         return good
 
     def _with_dependents(self, names: int, seen: int) -> int:
@@ -304,7 +304,7 @@ class ObjectPlan:
             new = names
             while new:
                 brought = 0
-                for name in _bits(new):
+                for name in bit_numbers(new):
                     brought |= self._depends.get(name, 0)
                 new = brought & ~names & ~seen
                 names |= new
@@ -319,13 +319,14 @@ class ObjectPlan:
             for position in self._required_positions:
                 if position >= state.position:
                     return position
-        return min(self._position[name] for name in _bits(missing))
+        return min(self._position[name] for name in bit_numbers(missing))
 
     def _satisfiable_names(self, names: int) -> int:
         """Those of `names` that can have a value."""
         unknown = names & ~self._asked
         result = names & self._good
-        for name in _bits(unknown):
+        for name in bit_numbers(unknown):
+            self._satisfiability.budget.spend(2)
             before = self._satisfiability.provisional_answers
             good = self._satisfiability.satisfiable(self.value(name))
             if good or before == self._satisfiability.provisional_answers:
@@ -343,7 +344,7 @@ class ObjectPlan:
         before = self._satisfiability.provisional_answers
         good = tuple(
             c
-            for c in range(len(self.space.classes))
+            for c in range(self.space.num_classes)
             if self._satisfiability.satisfiable(self.value(-1 - c)) and (not self.may_remember or self._is_endless(c))
         )
         if before == self._satisfiability.provisional_answers:
@@ -394,11 +395,13 @@ class _KeyIndex:
         return found
 
 
-def _bits(mask: int) -> Iterator[int]:
-    while mask:
-        low = mask & -mask
-        yield low.bit_length() - 1
-        mask ^= low
+def bit_numbers(mask: int) -> Iterator[int]:
+    """The numbers of the bits that are set, the lowest first; takes time in proportion to them and the length."""
+    for place, byte in enumerate(mask.to_bytes((mask.bit_length() + 7) // 8, "little")):
+        while byte:
+            low = byte & -byte
+            yield 8 * place + low.bit_length() - 1
+            byte ^= low
 
 
 def _mask(bits: Iterable[int]) -> int:

@@ -78,7 +78,7 @@ def not_of_format(name: str) -> Language:
     return no_text() if necessary is None else ~Language.regex(necessary, "python")
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def literal(text: str) -> Language:
     """That one text; nothing when it holds half a surrogate pair, which no UTF-8 output can."""
     return Language.literal(text)

@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
 from .errors import GrammarError
-from .json_drafts import ANY_DRAFT, Draft, draft_of, meta_schemas
+from .json_drafts import ANNOTATIONS, ANY_DRAFT, Draft, draft_of, meta_schemas
 from .json_schema_nodes import EVERYTHING, NOTHING, Located, Schema, SchemaStore
 
 RECURSIVE = "#recursive"
@@ -174,8 +174,13 @@ class Scope:
                 raise GrammarError("invalid", "a schema must be an object or a boolean", location=pointer)
             if not value:
                 return EVERYTHING
-            scope = scope.entered(value, pointer)
-            key = (pointer, scope)
+            if value.get("type") in _PLAIN_TYPES and value.keys() <= _PLAIN_KEYWORDS:
+                # What says no more than "a string" is the same node wherever it stands: all that follows is shared.
+                key = (value["type"], scope)
+            else:
+                if scope.draft.id_keyword in value:
+                    scope = scope.entered(value, pointer)
+                key = (pointer, scope)
             node = scope.store.nodes.get(key)
             if node is not None:
                 return node
@@ -290,6 +295,10 @@ class Scope:
             value = value[int(token)] if isinstance(value, list) else value[unescaped(token)]
             place = f"{place}/{token}"
         return scope, value, place
+
+
+_PLAIN_TYPES = ("string", "number", "integer", "boolean", "null")
+_PLAIN_KEYWORDS = frozenset(("type", *ANNOTATIONS))
 
 
 def identity_of(value: dict[str, Any], draft: Draft) -> str | None:

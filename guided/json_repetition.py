@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import GrammarError
 from .json_keys import KeySpace
+from .json_scarce_strings import count_texts
 from .json_schema import alternatives
 from .json_schema_nodes import Located
-from .language import Language
+from .language import JointAutomaton, Language
 from .language_size import few_texts, is_endless_language, texts_that_run_out
 
 if TYPE_CHECKING:
@@ -104,6 +105,25 @@ def is_endless(schema: Schema, satisfiability: Satisfiability) -> bool:
         and is_endless_language(values.numbers & PLAIN_NUMBERS, satisfiability.budget)
         and _has_endless_containers(values, satisfiability)
     )
+
+
+def count_scarce(schema: Schema, satisfiability: Satisfiability) -> int | None:
+    """How many values there are at least of a `schema` that is endless but for its strings, which are many; at most
+    PLENTY. None: it is not so."""
+    values = alternatives(schema)
+    if (
+        values.null
+        or values.true
+        or values.false
+        or not is_endless_language(values.numbers & PLAIN_NUMBERS, satisfiability.budget)
+        or not _has_endless_containers(values, satisfiability)
+    ):
+        return None
+    automaton = JointAutomaton((values.strings,), satisfiability.budget)
+    counts = count_texts(automaton, satisfiability.budget)
+    if not counts or automaton.start is None or counts[automaton.start] <= MAX_RARE_VALUES:
+        return None
+    return counts[automaton.start]
 
 
 def value_key(value: Any) -> str:

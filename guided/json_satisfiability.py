@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import GrammarError
 from .json_array_plan import ArrayPlan
+from .json_drafts import ANNOTATIONS
 from .json_keys import KeySpace
 from .json_object_plan import ObjectPlan
 from .json_repetition import value_key
@@ -27,9 +28,14 @@ MAX_DEPTH = 20_000
 """Schemas that may wait for each other; deeper ones are refused."""
 
 
-_ANNOTATIONS = ("$comment", "default", "deprecated", "description", "examples", "readOnly", "title", "writeOnly")
-_HARMLESS = frozenset((*_ANNOTATIONS, "additionalProperties", "items", "properties", "type"))
+_HARMLESS = frozenset((*ANNOTATIONS, "additionalProperties", "items", "properties", "type"))
 """Keywords that leave some value of each type: at least "", 0, [] or {}."""
+_HARMLESS_ALONE = {
+    "string": frozenset(("format", "maxLength", "minLength")),
+    "number": frozenset(("maximum", "minimum")),
+    "integer": frozenset(("maximum", "minimum")),
+}
+"""Keywords one of which leaves some value of the type, when there are only harmless ones beside it."""
 
 
 class _NeedsChild(Exception):
@@ -167,4 +173,13 @@ class Satisfiability:
 
 def _is_obvious(schema: Schema) -> bool:
     """Whether a schema is satisfiable by the look of it, without working out its alternatives (most are)."""
-    return schema is EVERYTHING or (type(schema) is Located and schema.keywords.keys() <= _HARMLESS)
+    if type(schema) is not Located:
+        return schema is EVERYTHING
+    words = schema.keywords
+    others = words.keys() - _HARMLESS
+    if len(others) != 1:
+        return not others
+    kind = words.get("type")
+    if kind == "string" and "enum" in others:
+        return any(isinstance(value, str) and value.isascii() for value in words["enum"])
+    return isinstance(kind, str) and others <= _HARMLESS_ALONE.get(kind, frozenset())

@@ -28,6 +28,7 @@ from .clause_algebra import (
     either_object,
     negated_array,
     object_clause,
+    objects_overlap,
     with_property,
 )
 from .errors import GrammarError
@@ -255,7 +256,7 @@ def _overlap(first: Alternatives, second: Alternatives, schema: Schema) -> bool:
         (first.null and second.null)
         or (first.true and second.true)
         or (first.false and second.false)
-        or bool(both_objects(first.objects, second.objects, budget))
+        or objects_overlap(first.objects, second.objects, budget)
         or bool(both_arrays(first.arrays, second.arrays, budget))
         or not (first.strings & second.strings).is_empty(budget)
         or not (first.numbers & second.numbers).is_empty(budget)

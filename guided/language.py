@@ -20,14 +20,15 @@ from .budget import Budget
 from .char_set import ALL_CHARACTERS, CharSet
 from .character_classes import CharacterClasses
 from .derivatives import Derivatives, overlay
+from .language_terms import char_sets_of, translate
 from .literal_trie import LiteralTrie
 from .liveness import Liveness
-from .terms import EMPTY_TEXT, EVERYTHING, Leaf, TermTable
+from .terms import EVERYTHING, Leaf, TermTable
 
 Dialect = Literal["python", "ecma"]
 
-MAX_SPELLED_LITERAL = 16
-"""Longer literals inside an expression are a trie, not a chain of terms."""
+MAX_PLAIN_PARTS = 500
+"""Expressions with more parts are not searched for whether they are plain."""
 MAX_FILTERED_LITERALS = 256
 """Finite sets up to this size are filtered at once when intersected."""
 
@@ -191,6 +192,8 @@ class Language:
             return self
         if maximum == 0 or self == _EMPTY_TEXT:
             return _EMPTY_TEXT
+        if self.is_nothing():
+            return _NOTHING if minimum else _EMPTY_TEXT
         return Language("rep", (minimum, maximum), (self,))
 
     def __add__(self, other: Language) -> Language:
@@ -240,8 +243,19 @@ class Language:
 
     def is_empty(self, budget: Budget | None = None) -> bool:
         """Whether no text is in the language. Exact."""
+        if self._is_plain():
+            return self.is_nothing()
         terms, term = self._automaton(budget)
         return not terms.liveness.is_live(term)
+
+    def _is_plain(self) -> bool:
+        """Whether it is made without intersection and complement: then it is empty only if it says so."""
+        pending: list[Language] = [self]
+        for part in pending:
+            if part.kind in ("and", "not") or len(pending) > MAX_PLAIN_PARTS:
+                return False
+            pending.extend(part.parts)
+        return True
 
     def shortest(self, budget: Budget | None = None) -> str | None:
         """One of the shortest texts; None: the language is empty."""
@@ -268,8 +282,8 @@ class Language:
     def _automaton(self, budget: Budget | None) -> tuple[_Terms, int]:
         """The language as a term of its own, kept for the next question."""
         if self._own is None:
-            terms = _Terms(_char_sets([self]), budget or Budget())
-            self._own = terms, _translate([self], terms.table)[0]
+            terms = _Terms(char_sets_of([self]), budget or Budget())
+            self._own = terms, translate([self], terms.table)[0]
         elif budget is not None:
             self._own[0].table.budget = budget
         return self._own
@@ -296,9 +310,6 @@ class JointAutomaton:
     """One deterministic automaton that runs several languages side by side, each state built when it is asked for.
 
     No arc leads to a state from which no language can still accept, so every walk can be completed.
-
-    Attributes:
-        start: the first state; None: all languages are empty.
     """
 
     def __init__(self, languages: tuple[Language, ...], budget: Budget | None = None) -> None:
@@ -312,7 +323,7 @@ class JointAutomaton:
             else:
                 others.append((language, 1 << index))
         self._trie = LiteralTrie(finite, tells_ends_apart=True) if finite else None
-        char_sets = dict.fromkeys(_char_sets([language for language, _ in others]))
+        char_sets = dict.fromkeys(char_sets_of([language for language, _ in others]))
         if self._trie is not None:
             char_sets |= dict.fromkeys(self._trie.char_sets())
         self._terms = _Terms(char_sets, budget or Budget())
@@ -321,12 +332,21 @@ class JointAutomaton:
         self._state_ids: dict[tuple[tuple[int, int], ...], int] = {}
         self._masked_arcs: list[tuple[tuple[int, int], ...] | None] = []
         self._arcs: list[tuple[tuple[int, int, int], ...] | None] = []
-        terms = _translate([language for language, _ in others], table)
+        terms = translate([language for language, _ in others], table)
         components = [(term, bits) for term, (_, bits) in zip(terms, others, strict=True)]
         if self._trie is not None:
             # Bits 0: the trie knows which of the literal languages accept.
             components.append((table.leaf(self._trie, self._trie.start), 0))
-        self.start = self._state_of(components)
+        self._components = components
+        self._start: int | None = -1
+
+    @property
+    def start(self) -> int | None:
+        """The first state; None: all languages are empty. That is found out on first need."""
+        if self._start == -1:
+            self._start = self._state_of(self._components)
+            self._components = []
+        return self._start
 
     def arcs(self, state: int) -> tuple[tuple[int, int, int], ...]:
         """(first, last, next state): sorted, disjoint ranges of code points, without surrogates."""
@@ -440,78 +460,3 @@ def _rebuild(kind: str, value, parts: tuple[Language, ...]) -> Language:
 
 def _has_surrogate(text: str) -> bool:
     return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def _walk(languages: Iterable[Language]) -> list[Language]:
-    """All expressions in these, each once, operands before what they are part of."""
-    seen: dict[Language, None] = {}
-    pending = [(language, False) for language in languages]
-    while pending:
-        language, expanded = pending.pop()
-        if language in seen:
-            continue
-        if expanded or not language.parts:
-            seen[language] = None
-        else:
-            pending.append((language, True))
-            pending += [(part, False) for part in language.parts]
-    return list(seen)
-
-
-def _char_sets(languages: Iterable[Language]) -> Iterable[CharSet]:
-    """Every set of characters that the languages distinguish."""
-    single: set[str] = set()
-    char_sets: dict[CharSet, None] = {}
-    for language in _walk(languages):
-        if language.kind == "chars":
-            char_sets[language.value] = None
-        elif language.kind == "literals":
-            single.update(*language.value)
-        elif language.kind == "leaf":
-            char_sets.update(dict.fromkeys(language.value.char_sets()))
-    char_sets.update(dict.fromkeys(CharSet.of(character) for character in sorted(single)))
-    return char_sets
-
-
-def _translate(languages: list[Language], table: TermTable) -> list[int]:
-    """The languages as terms of a table that knows their `_char_sets`."""
-    terms: dict[Language, int] = {}
-    for language in _walk(languages):
-        parts = [terms[part] for part in language.parts]
-        terms[language] = _translate_one(language, parts, table)
-    return [terms[language] for language in languages]
-
-
-def _translate_one(language: Language, parts: list[int], table: TermTable) -> int:
-    kind, value = language.kind, language.value
-    if kind == "chars":
-        return table.chars(table.classes.mask_of(value))
-    if kind == "literals":
-        return _translate_literals(value, table)
-    if kind == "leaf":
-        return table.leaf(value, value.start)
-    if kind == "or":
-        return table.union(parts)
-    if kind == "and":
-        return table.intersect(parts)
-    if kind == "not":
-        return table.complement(parts[0])
-    if kind == "rep":
-        low, high = value
-        return table.repeat(parts[0], low, inf if high is None else high)
-    term = EMPTY_TEXT
-    for part in reversed(parts):
-        term = table.concatenate(part, term)
-    return term
-
-
-def _translate_literals(texts: frozenset[str], table: TermTable) -> int:
-    if len(texts) == 1:
-        (text,) = texts
-        if len(text) <= MAX_SPELLED_LITERAL:
-            term = EMPTY_TEXT
-            for character in reversed(text):
-                term = table.concatenate(table.chars(table.classes.mask_of(CharSet.of(character))), term)
-            return term
-    trie = LiteralTrie(dict.fromkeys(texts, 1))
-    return table.leaf(trie, trie.start)

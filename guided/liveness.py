@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from .derivatives import Derivatives
+from .errors import BudgetExceededError
 from .number_runs import MAX_RUNS, join_runs, repeated_runs
 from .terms import NOTHING, TermTable
 
@@ -21,6 +22,8 @@ class Liveness:
     def __init__(self, terms: TermTable, derivatives: Derivatives) -> None:
         self._terms, self._derivatives = terms, derivatives
         self._live: dict[int, bool] = {}
+        self._stopped: dict[int, tuple[dict[int, int], list[tuple[float, int]]]] = {}
+        """By term: the searches that the budget stopped."""
         self._lengths: dict[int, tuple[tuple[int, float], ...] | None] = {}
 
     def is_live(self, term: int) -> bool:
@@ -126,27 +129,42 @@ class Liveness:
     def _search(self, term: int) -> bool:
         """Looks for an accepting state, the nearest to acceptance first; remembers what it learns of each state."""
         live = self._live
-        parents: dict[int, int] = {term: term}
-        queue = [(self._terms.min_length[term], term)]
+        parents, queue = self._stopped.pop(term, None) or ({term: term}, [(self._terms.min_length[term], term)])
         while queue:
-            _, current = heappop(queue)
-            self._terms.budget.spend(4)
-            for _, target in self._derivatives.arcs(current):
-                known = True if self._terms.simple[target] else live.get(target)
-                if known is None:
-                    known = self._quick_live(target)
-                if known:
-                    live[target] = True
-                    while parents[current] != current:
-                        live[current] = True
-                        current = parents[current]
-                    return True
-                if known is None and target not in parents:
-                    parents[target] = current
-                    heappush(queue, (self._terms.min_length[target], target))
+            current = queue[0][1]
+            try:
+                self._terms.budget.spend(4)
+                found = self._look_behind(current, parents)
+            except BudgetExceededError:
+                self._stopped[term] = parents, queue
+                raise
+            if found is None:
+                while parents[current] != current:
+                    live[current] = True
+                    current = parents[current]
+                return True
+            heappop(queue)
+            for target in found:
+                parents[target] = current
+                heappush(queue, (self._terms.min_length[target], target))
         for dead in parents:
             live[dead] = False
         return False
+
+    def _look_behind(self, term: int, parents: dict[int, int]) -> dict[int, None] | None:
+        """The terms one character on that are not among the `parents` and of which nothing is known; None: one of
+        them is live."""
+        found: dict[int, None] = {}
+        for _, target in self._derivatives.arcs(term):
+            known = True if self._terms.simple[target] else self._live.get(target)
+            if known is None:
+                known = self._quick_live(target)
+            if known:
+                self._live[target] = True
+                return None
+            if known is None and target not in parents:
+                found[target] = None
+        return found
 
     def shortest(self, term: int) -> str | None:
         """The first of the shortest texts; None: there is none."""

@@ -30,6 +30,7 @@ class MaskBuilder:
         self._row_model = np.full(256, row_models.UNKNOWN_MODEL, np.int32)
         self._models = np.zeros((16, row_models.MODEL_SIZE), np.uint8)
         self._num_models = 0
+        self._slice_of_loop: dict[int, int] = {}
         self._waiting = np.zeros(2 * mw.MAX_SEGMENTS, np.int64)
         self._generation = vocabulary.slices.generation
         self._levels = np.zeros((trie_nodes.MAX_TOKEN_BYTES + 2, mw.LEVEL_SIZE), np.int32)
@@ -212,6 +213,7 @@ class MaskBuilder:
             self._generation = slices.generation
             self._row_model.fill(row_models.UNKNOWN_MODEL)
             self._num_models = 0
+            self._slice_of_loop.clear()
         if row >= len(self._row_model):
             more = np.full(max(row + 1, len(self._row_model)), row_models.UNKNOWN_MODEL, np.int32)
             self._row_model = np.concatenate((self._row_model, more))
@@ -233,17 +235,28 @@ class MaskBuilder:
             pushdown.expand(row_models.NEEDS_EXPANSION - found)
         if found == row_models.NO_MODEL:
             return row_models.NO_MODEL
-        while (kind := row_models.find_loop(pushdown.addresses, found, self._loops)) <= row_models.NEEDS_EXPANSION:
-            pushdown.expand(row_models.NEEDS_EXPANSION - kind)
-        if kind == row_models.NOT_A_LOOP:
-            return row_models.NO_MODEL
-        loops = bytes(np.flatnonzero(self._loops).tolist())
-        number = self._vocabulary.slices.number_of(loops, kind == row_models.LOOPS_BEYOND_ASCII)
+        number = self._slice_of_loop.get(found)
+        if number is None:
+            number = self._find_slice(int(found))
         if number == NO_SLICE:
             return row_models.NO_MODEL
         differs[256] = number
         self._num_models += 1
         return self._num_models - 1
+
+    def _find_slice(self, loop: int) -> int:
+        """The slice of a row in which text loops, or NO_SLICE."""
+        pushdown = self._pushdown
+        while (kind := row_models.find_loop(pushdown.addresses, loop, self._loops)) <= row_models.NEEDS_EXPANSION:
+            pushdown.expand(row_models.NEEDS_EXPANSION - kind)
+        if kind == row_models.NOT_A_LOOP:
+            self._slice_of_loop[loop] = NO_SLICE
+            return NO_SLICE
+        loops = bytes(np.flatnonzero(self._loops).tolist())
+        number = self._vocabulary.slices.number_of(loops, kind == row_models.LOOPS_BEYOND_ASCII)
+        if number != NO_SLICE:
+            self._slice_of_loop[loop] = number
+        return number
 
     def _publish(self) -> None:
         self._control[mw.CELLS] = self._cells.ctypes.data

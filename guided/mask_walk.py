@@ -169,6 +169,36 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
                 number = (-2 - cell) >> 1
                 if cell & 1:
                     count = np.int64(push_count[number])
+                    if count == 0:
+                        # The text so far is to be compared with those remembered: are there any?
+                        below = stack
+                        while below >= 0 and not return_kind[cells[2 * below + 1]] & REMEMBERS:
+                            below = np.int64(cells[2 * below])
+                        compares = remembered != 0
+                        level = -1 - below
+                        if below < 0:
+                            while level < base_known and not return_kind[base[level] >> 2] & REMEMBERS:
+                                level += 1
+                            compares = fresh[levels[LEVEL_SIZE + BYTE] if depth > 1 else byte] == 0
+                        else:
+                            while below >= 0 and not return_kind[cells[2 * below + 1]] & SCOPE:
+                                below = np.int64(cells[2 * below])
+                            level = -1 - below
+                        while below < 0 and level < base_known and not return_kind[base[level] >> 2] & SCOPE:
+                            level += 1
+                        if below < 0:
+                            looked = max(looked, min(level + 1, base_depth))
+                            if level >= base_known and level < base_depth:
+                                needs = NEEDS_BASE
+                                break
+                            if level < base_depth and (base[level] & SEEN) == 0:
+                                compares = remembered != 0
+                            elif level < base_depth and compares:
+                                needs = NEEDS_TEXT
+                                break
+                        if compares:
+                            needs = NEEDS_TEXT
+                            break
                     if top + count > cells_size:
                         needs = NEEDS_CELLS
                         break

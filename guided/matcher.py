@@ -75,6 +75,33 @@ class GrammarMatcher:
         self._mask = None
         return True
 
+    def advance_known(self, token: int, *, unforced: bool) -> bool:
+        """Takes a token where that costs a look-up: it is known where it leads, and that more may follow there.
+
+        Args:
+            token: the token.
+            unforced: whether it must be known too that nothing is forced there.
+
+        Returns:
+            False, and nothing has changed, if any of this is not known or not so.
+        """
+        configuration = self._configuration
+        following = configuration.following.get(token)
+        if following is None or (following.accepting is not False and following.only_end is not False):
+            return False
+        if unforced and following.forced != b"":
+            return False
+        self._history.append((configuration, self._starts, len(self._text)))
+        self._text += self.vocabulary.tokens[token]
+        self._configuration = following
+        self._mask = None
+        return True
+
+    def known_mask(self) -> Mask | None:
+        """The mask, if it and whether the text may end here are known; see `mask`."""
+        configuration = self._configuration
+        return None if configuration.accepting is None else configuration.mask
+
     def accept_tokens(self, tokens: Iterable[int]) -> int:
         """Takes tokens until one is not allowed (an output that is replayed); returns how many were taken."""
         taken = 0
@@ -136,9 +163,10 @@ class GrammarMatcher:
                 return False
             following, starts, lasting = self._cache.ended, None, False
         else:
-            data = self.vocabulary.tokens[token]
-            reached = data and self._cache.run(self._configuration, self._starts, self._text, data)
-            if not reached:
+            if not self.vocabulary.tokens[token]:
+                return False
+            reached = self._cache.run(self._configuration, self._starts, self._text, token)
+            if reached is None:
                 return False
             following, starts, lasting = reached
         if lasting:

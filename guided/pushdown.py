@@ -74,6 +74,9 @@ MAX_ROWS = 4_000_000
 MAX_COMPACT_ARCS = 16
 """Arcs of a compact row of `add_choices`; a row with more has a line."""
 
+NODES_AT_ONCE = 100
+"""Of a tree of choices, between two looks at the budget."""
+
 UNEXPANDED, COMPACT, COUNTED = -1, -2, -(1 << 31)
 """In `row_line`: no content yet; COMPACT - n: the compact row that begins at n of `compact`; a counted row. Else the
 line's number."""
@@ -110,6 +113,7 @@ class Pushdown:
     Attributes:
         start_row, start_returns: the configuration before the first byte.
         budget: what `expand_row` and `resume` may spend.
+        max_lines: rows of 256 cells that it may have before it is refused.
         lines: int32[capacity, 256], the cells of the dense rows.
         row_line, row_final: each row's place (UNEXPANDED, a line, COMPACT - n) and result (-1: not final).
         row_low, row_high: the range of strings that lie behind a row of `add_choices`; (0, 0) for other rows, but
@@ -126,9 +130,10 @@ class Pushdown:
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
+        self.max_lines = MAX_LINES
         self.start_row = DEAD
         self.start_returns: tuple[int, ...] = ()
-        self._set_tables(np.empty((16, 256), np.int32), 0, {})
+        self._set_tables(np.empty((64, 256), np.int32), 0, {})
         self._pushes: dict[tuple[tuple[int, ...], int], int] = {}
         self._blocks: dict[str, int] = {}
         self._counted: dict[tuple[int, int, int, int], int] = {}
@@ -216,19 +221,31 @@ class Pushdown:
             self._blocks[block.name] = first
         return first
 
-    def add_choices(self, texts: Iterable[tuple[bytes, int]]) -> Choices:
+    def add_choices(self, texts: Iterable[tuple[bytes, int]] | ChoiceTree) -> Choices:
         """Rows for byte strings, each of which ends the callee with its result (small numbers, such as an index).
 
         No string may be the beginning of another (property names and string enums end with the quote). Several may
         have the same result (spellings of one name). The rows are compact and there at once: about 0.5 us a byte.
+        Whoever has many hands over the tree, and once more when the budget stopped the work.
         """
-        texts = sorted(texts)
-        tree = ChoiceTree(texts, self.budget)
-        base = self._add_rows(len(tree.arcs))
+        tree = texts if isinstance(texts, ChoiceTree) else ChoiceTree(texts)
+        tree.grow(self.budget)
+        if tree.row < 0:
+            tree.row = self._add_rows(len(tree.arcs))
+            rows = slice(tree.row, tree.row + len(tree.arcs))
+            self.row_low.values[rows], self.row_high.values[rows] = tree.lows, tree.highs
+        while tree.num_placed < len(tree.arcs):
+            self.budget.spend(NODES_AT_ONCE)
+            self._place_nodes(tree)
+        return Choices(tree.row, np.array([result for _, result in tree.texts], np.int64))
+
+    def _place_nodes(self, tree: ChoiceTree) -> None:
+        """Sets the cells of the next rows of a tree."""
+        base, first = tree.row, tree.num_placed
         flat: list[int] = []
         places = []
-        for arcs in tree.arcs:
-            cells = [base + target if target >= 0 else self.pop(texts[-1 - target][1]) for target in arcs[1::2]]
+        for arcs in tree.arcs[first : first + NODES_AT_ONCE]:
+            cells = [base + target if target >= 0 else self.pop(tree.texts[-1 - target][1]) for target in arcs[1::2]]
             if len(cells) > MAX_COMPACT_ARCS:
                 line = self._add_lines(1)
                 self.lines[line].fill(DEAD)
@@ -240,10 +257,8 @@ class Pushdown:
                 flat.append(len(cells))
                 flat += arcs
         self.compact.extend(flat)
-        self.row_line.values[base : base + len(places)] = places
-        self.row_low.values[base : base + len(places)] = tree.lows
-        self.row_high.values[base : base + len(places)] = tree.highs
-        return Choices(base, np.array([result for _, result in texts], np.int64))
+        self.row_line.values[base + first : base + first + len(places)] = places
+        tree.num_placed += len(places)
 
     def counted(self, row: int, minimum: int, maximum: int | None) -> int:
         """A row like `row`, in which text loops: the callee ends after the loop came back to it so many times only.
@@ -252,7 +267,7 @@ class Pushdown:
         they nor the row call anything; only the row itself ends the callee, by `pop` or by being final. For instance
         the inside of a JSON string of at most 100 characters: `counted(pushdown.add_block(any_string), 0, 100)`.
         """
-        return self._counted_row(row, row, minimum, -1 if maximum is None else maximum)
+        return self.counted_row(row, row, minimum, -1 if maximum is None else maximum)
 
     # For owners: calls.
 
@@ -265,6 +280,27 @@ class Pushdown:
             self.push_count.append(len(returns))
             code = self._pushes[returns, row] = -3 - 2 * number
         return code
+
+    def checked(self, row: int, capacity: int) -> int:
+        """A cell: the byte is consumed and `row` goes on, if fewer than `capacity` of the texts that are remembered
+        could begin like that of the innermost call to be remembered, as far as it has come.
+
+        The owner of its return state says how: `canonical_beginning(key, text)` is what the `canonical` form of exactly
+        those begins with.
+        """
+        key = ((-1 - capacity,), row)
+        code = self._pushes.get(key)
+        if code is None:
+            number = self.push_row.append(row)
+            self.push_first.append(capacity)
+            self.push_count.append(0)
+            code = self._pushes[key] = -3 - 2 * number
+        return code
+
+    def capacity(self, cell: int) -> int:
+        """Of a push cell: that which `checked` was given; 0 for any other."""
+        number = (-3 - cell) // 2
+        return 0 if self.push_count.values[number] else int(self.push_first.values[number])
 
     def pop(self, result: int) -> int:
         """A cell: the byte is consumed and the callee ends with `result` (a number >= 0, such as a bit set).
@@ -349,12 +385,24 @@ class Pushdown:
         inner, loop, least, most = self.counted_rows.values[place : place + 4].tolist()
         return inner, loop, least, most
 
+    def counted_row(self, inner: int, loop: int, least: int, most: int) -> int:
+        """The row that is like `inner` while the loop's characters are counted; see `count_of`."""
+        if least <= 0 and most < 0:
+            return inner
+        key = (inner, loop, least, most)
+        row = self._counted.get(key)
+        if row is None:
+            row = self._counted[key] = self._add_rows(1)
+            self.row_line.values[row] = COUNTED
+            self.row_high.values[row] = -1 - self.counted_rows.extend(key) // 4
+        return row
+
     def narrowed(self, row: int, longest: int) -> int:
         """The counted row that stands for all those which no text of up to `longest` characters tells from this one."""
         if self.row_line.values[row] != COUNTED:
             return row
         inner, loop, least, most = self.count_of(row)
-        return self._counted_row(inner, loop, min(least, longest + 1), most if most < longest else -1)
+        return self.counted_row(inner, loop, min(least, longest + 1), most if most < longest else -1)
 
     def expand(self, row: int) -> int:
         """Asks the owner for the content of a row; returns its `row_line`."""
@@ -416,26 +464,15 @@ class Pushdown:
 
     def _add_lines(self, count: int) -> int:
         line = self.num_lines
+        if line + count > self.max_lines:
+            raise GrammarError("too_complex", f"the grammar visits more than {self.max_lines} states")
         if line + count > len(self.lines):
-            if line + count > MAX_LINES:
-                raise GrammarError("too_complex", f"the grammar visits more than {MAX_LINES} states")
             grown = np.empty((max(2 * len(self.lines), line + count), 256), np.int32)
             grown[:line] = self.lines[:line]
             self.lines = grown
             self.addresses[0] = grown.ctypes.data
         self.num_lines = line + count
         return line
-
-    def _counted_row(self, inner: int, loop: int, least: int, most: int) -> int:
-        if least <= 0 and most < 0:
-            return inner
-        key = (inner, loop, least, most)
-        row = self._counted.get(key)
-        if row is None:
-            row = self._counted[key] = self._add_rows(1)
-            self.row_line.values[row] = COUNTED
-            self.row_high.values[row] = -1 - self.counted_rows.extend(key) // 4
-        return row
 
     def _counted_cell(self, row: int, byte: int) -> int:
         inner, loop, least, most = self.count_of(row)
@@ -449,7 +486,7 @@ class Pushdown:
             return cell
         if cell == loop:
             least, most = max(least - 1, 0), most - (most > 0)
-        return self._counted_row(cell, loop, least, most)
+        return self.counted_row(cell, loop, least, most)
 
     def _intern_line(self, line: int) -> int:
         """Takes back the last line if there is an equal one before it; returns that one, or the line."""

@@ -80,6 +80,11 @@ _NO_TEXT = Language.literal("")
 _ANY_TEXT = Language.everything()
 
 
+def opposite(dialect: str) -> str:
+    """The dialect that the inside of a negative lookaround is read in: it accepts more where the other accepts less."""
+    return {"ecma": "ecma_either", "ecma_either": "ecma"}.get(dialect, dialect)
+
+
 def regex_language(tree: Any, atoms: dict[str, Language | Assertion], dialect: str) -> Language:
     """The language of a parsed pattern.
 
@@ -255,8 +260,12 @@ class _Builder:
                 _unsupported(node.position, "lookbehinds longer than one character are not supported", "(?<")
             holds = context != self.start and bool(self.contexts[context] & before)
             return then(context) if holds != node.negated else Language.nothing()
+        if not node.negated:
+            return then(context) & self.build(node.inner, context, lambda context: _ANY_TEXT)
+        self.dialect = opposite(self.dialect)
         ahead = self.build(node.inner, context, lambda context: _ANY_TEXT)
-        return then(context) & (~ahead if node.negated else ahead)
+        self.dialect = opposite(self.dialect)
+        return then(context) & ~ahead
 
     def _build_repeat(self, node: _Repeat, context: int, then: _Continuation) -> Language:
         tempered = self._build_tempered(node, context, then)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, NoReturn
 
 from interegular.patterns import InvalidSyntax, Unsupported, parse_pattern
@@ -25,7 +25,7 @@ from .char_set import ALL_CHARACTERS, ECMA_LINE_ENDS, EMPTY_SET, CharSet
 from .errors import GrammarError
 from .language import Language
 from .regex_classes import EscapedClasses, ignoring_case, property_set
-from .regex_language import Assertion, AssertionKind, regex_language
+from .regex_language import Assertion, AssertionKind, opposite, regex_language
 
 RegexDialect = Literal["python", "ecma", "ecma_either"]
 
@@ -58,6 +58,8 @@ class _Flags:
     dot_all: bool = False
     ascii_only: bool = False
     verbose: bool = False
+    negative: bool = False
+    """Inside an odd number of negative lookarounds: what accepts less in there accepts more outside."""
 
 
 Atom = CharSet | Assertion
@@ -140,6 +142,7 @@ class _Scanner:
                     self._invalid(start, "unbalanced parenthesis", ")")
                 opened.pop()
                 self.flags.pop()
+                self._choose_reading()
                 self._close_group(start)
             elif character == "|":
                 self.items.append(_Item(start, "|", can_repeat=False))
@@ -184,7 +187,7 @@ class _Scanner:
     def _dot(self) -> CharSet:
         if self.flags[-1].dot_all:
             return ALL_CHARACTERS
-        return ~(ECMA_LINE_ENDS if self.dialect == "ecma" else CharSet.of("\n"))
+        return ~(ECMA_LINE_ENDS if self.classes.dialect == "ecma" else CharSet.of("\n"))
 
     def _open_group(self, start: int) -> bool:
         """Reads `(…` up to the group's content; False: it was no group but a flag or a comment."""
@@ -217,8 +220,12 @@ class _Scanner:
         if text != "(?:":
             self.items.append(_Item(start, atom=Assertion(AssertionKind.PLACE, start), can_repeat=False))
         flags = self.flags[-1]
-        self.flags.append(_Flags(flags.ignore_case, flags.multi_line, flags.dot_all, flags.ascii_only, flags.verbose))
+        self.flags.append(replace(flags, negative=flags.negative != (text in ("(?!", "(?<!"))))
+        self._choose_reading()
         return True
+
+    def _choose_reading(self) -> None:
+        self.classes.dialect = opposite(self.dialect) if self.flags[-1].negative else self.dialect
 
     def _flag_group(self, start: int, match: re.Match[str]) -> bool:
         added, removed, ending = match.group(1), match.group(2) or "", match.group(3)

@@ -40,13 +40,16 @@ class RememberedTexts:
 
     def any_begins_with(self, prefix: bytes) -> bool:
         """Whether one of the texts begins with `prefix`."""
-        ordered = self._index.ordered
+        return self.count(prefix, 1) > 0
+
+    def count(self, prefix: bytes, enough: int) -> int:
+        """How many of the texts begin with `prefix`; `enough` if there are more."""
+        ordered, found = self._index.ordered, 0
         for place in range(bisect_left(ordered, prefix), len(ordered)):
-            if not ordered[place].startswith(prefix):
-                return False
-            if ordered[place] in self:
-                return True
-        return False
+            if found >= enough or not ordered[place].startswith(prefix):
+                break
+            found += ordered[place] in self
+        return found
 
 
 class _Index:

@@ -22,7 +22,7 @@ from .trie_nodes import (
     SKIP_MASK,
     SKIP_SHIFT,
     UNKNOWN_PIECE,
-    limited_mask,
+    count_characters,
     make_piece,
 )
 
@@ -31,6 +31,8 @@ MAX_SLICES = 32
 MAX_PIECES = 2000
 """How many are kept; when there are more, all are forgotten, and made again on need."""
 MAX_LIMITED = 1000
+NOT_WITHIN = (1 << 16) - 1
+"""In place of the length of a token that is not within a slice."""
 MAX_USES_KNOWN = 10_000
 USES_BEFORE = 3
 """How often a slice is asked for before it is made, which costs milliseconds."""
@@ -104,9 +106,13 @@ class Slices:
         """The tokens within a slice that have at most so many characters (the last one may be cut off)."""
         mask = self._limited.get((number, most))
         if mask is None:
-            mask = self._limited[number, most] = np.zeros(self._num_words, np.uint32)
-            accepted, beyond_ascii = self._sets[number]
-            limited_mask(self.nodes, self.trie_size, accepted, beyond_ascii, most, mask)
+            lengths = self._lengths.get(number)
+            if lengths is None:
+                lengths = self._lengths[number] = np.full(32 * self._num_words, NOT_WITHIN, np.uint16)
+                accepted, beyond_ascii = self._sets[number]
+                count_characters(self.nodes, self.trie_size, accepted, beyond_ascii, lengths)
+            mask = np.packbits(lengths <= most, bitorder="little").view(np.uint32)
+            self._limited[number, most] = mask
             self.full |= len(self._limited) >= MAX_LIMITED
         return mask
 
@@ -123,6 +129,7 @@ class Slices:
         self.full = False
         self.num_pieces = 0
         self._limited: dict[tuple[int, int], NDArray[np.uint32]] = {}
+        self._lengths: dict[int, NDArray[np.uint16]] = {}
         self.piece_of = np.full((MAX_SLICES, len(self.big_nodes)), UNKNOWN_PIECE, np.int32)
         self.rests = np.zeros((8, 2), np.int64)
         self.masks = np.zeros((8, self._num_words), np.uint32)

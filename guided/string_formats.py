@@ -139,6 +139,13 @@ _SIMPLE = {
 }
 
 
+FORMATS = (
+    *_SIMPLE,
+    *("hostname", "email", "idn-email", "idn-hostname", "uri", "uri-reference", "iri", "iri-reference"),
+)
+"""The names of all that are known."""
+
+
 def _pattern(pattern: str) -> Language:
     return Language.regex(pattern, "python")
 

@@ -14,8 +14,10 @@ from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .byte_shapes import Shape, Shapes
+from .block import pop_cell
+from .byte_shapes import SHAPES, Shape
 from .language import JointAutomaton
 from .pushdown import DEAD, SMALL_RESULTS, Block, Pushdown
 
@@ -51,7 +53,6 @@ class Utf8Rows:
     def __init__(self, pushdown: Pushdown, automaton: Automaton) -> None:
         self.pushdown, self.automaton = pushdown, automaton
         self._rows: dict[int | tuple[Shape, tuple[int, ...]], int] = {}
-        self._shapes = Shapes()
         self._shape_of_masks: dict[tuple[int, ...], Shape] = {}
         first = automaton.start if isinstance(automaton, JointAutomaton) else None
         self.start = DEAD if first is None else self.row(first)
@@ -98,16 +99,16 @@ class Utf8Rows:
                 ranges = sorted(
                     [(low, high, index) for index, mask in enumerate(masks) for low, high in ranges_of(mask)]
                 )
-                shape = self._shape_of_masks[masks] = self._shapes.get(self.character_kind, 0, tuple(ranges))
+                shape = self._shape_of_masks[masks] = SHAPES.get(self.character_kind, 0, tuple(ranges))
             return shape, tuple([target for _, target in pairs])
-        return self._shapes.normal(self.character_kind, 0, self.automaton.arcs(state))
+        return SHAPES.normal(self.character_kind, 0, self.automaton.arcs(state))
 
     def _arcs(self, shape: Shape, targets: tuple[int, ...]) -> list[tuple[int, int, int]]:
         """(first byte, last byte, row) of a shape."""
         row = self.row
         return [
             (first, last, row(targets[used[0]] if rest is None else (rest, tuple([targets[index] for index in used]))))
-            for first, last, rest, used in self._shapes.arcs(shape)
+            for first, last, rest, used in SHAPES.arcs(shape)
         ]
 
 
@@ -143,16 +144,33 @@ class JsonStringRows(Utf8Rows):
         self.pushdown.set_arcs(row, arcs)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=1024)
 def any_string_block(accepted: int) -> Block:
-    """The inside of any JSON string, built only once: it ends with `accepted`."""
+    """The inside of any JSON string, which ends with `accepted`. Built only once; another result changes its ends."""
+    if accepted != _SOME_RESULT:
+        some = any_string_block(_SOME_RESULT)
+        cells = np.where(some.cells == pop_cell(_SOME_RESULT), np.int32(pop_cell(accepted)), some.cells)
+        return Block(f"any string, {accepted}", cells, some.finals)
     pushdown = Pushdown()
     _AnyStringRows(pushdown, _AnyText(accepted)).row(0)
-    cells: list[list[int]] = []
-    while len(cells) < pushdown.row_line.size:
-        row = len(cells)
-        cells.append([pushdown.cell(row, byte) for byte in range(256)])
-    return Block(f"any string, {accepted}", np.array(cells, np.int32), np.full(len(cells), -1, np.int32))
+    return closed_block(f"any string, {accepted}", pushdown)
+
+
+_SOME_RESULT = 1
+
+
+def closed_block(name: str, pushdown: Pushdown) -> Block:
+    """All rows of a finite automaton that calls nothing."""
+    lines: list[NDArray[np.int32]] = []
+    finals: list[int] = []
+    while len(lines) < pushdown.row_line.size:
+        row = len(lines)
+        cells = np.full(256, DEAD, np.int32)
+        for byte in pushdown.live_bytes(row):
+            cells[byte] = pushdown.cell(row, byte)
+        lines.append(cells)
+        finals.append(pushdown.final(row))
+    return Block(name, np.stack(lines), np.array(finals, np.int32))
 
 
 class _AnyText:

@@ -5,6 +5,7 @@ One `Vocabulary` per model, shared by all grammars.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -42,6 +43,14 @@ class Vocabulary:
         self.longest = max(map(len, self.tokens), default=0)
         nodes, self.twins = _build(self.tokens)
         self.slices = Slices(nodes, self.num_words)
+        self._text = np.frombuffer(b"".join(self.tokens) or b"\0", np.uint8)
+        ends = np.cumsum([len(token) for token in self.tokens])
+        first = self._text.ctypes.data
+        self._addresses = array("q", (first + ends - [len(token) for token in self.tokens]).tolist())
+
+    def address_of(self, token: int) -> int:
+        """Where the bytes of a token lie in memory."""
+        return self._addresses[token]
 
 
 def _build(tokens: list[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:

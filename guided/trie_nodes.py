@@ -72,8 +72,9 @@ def add_twins(mask, twins):
 
 
 @compiled
-def limited_mask(trie, end, accepted, beyond_ascii, most, mask):
-    """Sets the bits of the tokens made of at most `most` accepted ASCII bytes and, if `beyond_ascii`, others."""
+def count_characters(trie, end, accepted, beyond_ascii, lengths):
+    """Sets the number of characters (the last may be cut off) of the tokens made of accepted ASCII bytes and, if
+    `beyond_ascii`, other characters."""
     states = np.zeros(MAX_TOKEN_BYTES + 2, np.int64)
     counts = np.zeros(MAX_TOKEN_BYTES + 2, np.int64)
     node = 0
@@ -90,13 +91,13 @@ def limited_mask(trie, end, accepted, beyond_ascii, most, mask):
             state = utf8_step(state, byte)
         else:
             state = -1
-        if state < 0 or count > most:
+        if state < 0:
             node = np.int64((packed >> np.uint64(SKIP_SHIFT)) & np.uint64(SKIP_MASK))
             continue
         states[here], counts[here] = state, count
         token = np.int64(packed >> np.uint64(TOKEN_SHIFT))
         if token != NO_TOKEN:
-            mask[token >> 5] |= np.uint32(1) << np.uint32(token & 31)
+            lengths[token] = count
         node += 1
 
 

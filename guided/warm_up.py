@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .common_languages import load_common_languages
 from .matcher import GrammarMatcher
 from .pushdown import Pushdown
 from .text_lowering import any_string_block
@@ -19,9 +20,13 @@ class _Strings:
 
 
 def load_compiled_loops(vocabulary: Vocabulary) -> None:
-    """Makes a few masks, so that each loop was called once."""
+    """Makes a few masks, so that each loop was called once. Common languages are built as well."""
+    load_common_languages()
     pushdown = Pushdown()
     pushdown.start_row = pushdown.counted(pushdown.add_block(any_string_block(1)), 0, 3)
     matcher = GrammarMatcher(_Strings(pushdown), vocabulary)
     mask = matcher.mask().copy()
+    for text in (b"a", b'"'):
+        if text in vocabulary.tokens:
+            matcher.advance(vocabulary.tokens.index(text))
     add_twins(mask, vocabulary.twins)

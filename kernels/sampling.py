@@ -23,6 +23,7 @@ from .simd import (
     copy_16,
     exp_of_tile,
     fill_16,
+    forbid_16,
     load_f32,
     load_f64,
     load_i64,
@@ -32,6 +33,7 @@ from .simd import (
     store_f64,
     store_i64,
     sum_of_16,
+    sum_of_tile,
 )
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
@@ -141,11 +143,8 @@ def _sample(args):
         if row >= num_rows:
             return
         logits = args[4] + 4 * row * size
-        if args[15] != 0:
-            mask = load_i64(args[17] + 8 * row)
-            if mask >= 0:
-                _forbid_others(logits, args[15] + args[16] * mask, size)
-        maximum = _row_max(logits, size)
+        mask = load_i64(args[17] + 8 * row) if args[15] != 0 else -1
+        maximum = _forbid_others(logits, args[15] + args[16] * mask, size) if mask >= 0 else _row_max(logits, size)
         temperature = load_f32(args[5] + 4 * row)
         if not maximum > np.float32(-np.inf) or maximum == np.float32(np.inf):
             token = -1
@@ -191,20 +190,25 @@ def _score(args):
 
 @njit(error_model="numpy")
 def _forbid_others(logits, allowed, size):
-    """The logits of tokens whose bit is not set become -inf."""
-    for first in range(0, size, 64):
-        word = load_i64(allowed + first // 8)
-        if word == -1:
-            continue
+    """The logits of tokens whose bit is not set become -inf. Returns the largest of the others."""
+    whole = size - size % TILE
+    maximum = np.float32(-np.inf)
+    for first in range(0, whole, TILE):
         tile = logits + 4 * first
-        live = min(64, size - first)
-        if word == 0 and live == 64:
-            for i in range(0, 64, LANES):
+        word = load_i64(allowed + first // 8)
+        if word == 0:
+            for i in range(0, TILE, LANES):
                 fill_16(tile + 4 * i, np.float32(-np.inf))
             continue
-        for i in range(live):
-            if (word >> i) & 1 == 0:
-                store_f32(tile + 4 * i, np.float32(-np.inf))
+        if word != -1:
+            for i in range(0, TILE, LANES):
+                forbid_16(tile + 4 * i, word >> i)
+        maximum = max(maximum, max_of_tile(tile))
+    for i in range(whole, size):
+        if (load_i64(allowed + whole // 8) >> (i - whole)) & 1 == 0:
+            store_f32(logits + 4 * i, np.float32(-np.inf))
+        maximum = max(maximum, load_f32(logits + 4 * i))
+    return maximum
 
 
 @njit(error_model="numpy")
@@ -387,14 +391,29 @@ def _sift_down(members, root, end):
 
 @njit(error_model="numpy")
 def _pick(weights, size, target):
-    """The first token at which the running sum of the weights passes `target`; else the last with any weight."""
+    """The token at which the running sum of the weights, tile by tile, passes `target`; else the last with any weight.
+
+    The last tile is filled up with zeros.
+    """
     running = 0.0
+    chosen = -1
+    for first in range(0, size, TILE):
+        mass = np.float64(sum_of_tile(weights + 4 * first))
+        if mass > 0.0:
+            chosen = first
+            if running + mass > target:
+                break
+            running += mass
+    else:
+        target = np.inf
+    if chosen < 0:
+        return -1
     last = -1
-    for i in range(size):
+    for i in range(chosen, chosen + TILE):
         weight = load_f32(weights + 4 * i)
         if weight > np.float32(0.0):
             running += np.float64(weight)
             last = i
             if running > target:
-                return i
+                break
     return last

@@ -266,6 +266,20 @@ def fill_16(_typing, target, value):
 
 
 @instruction
+def forbid_16(_typing, target, bits):
+    """Of sixteen float32 values those whose bit (the lowest is the first one's) is not set become -inf."""
+
+    def generate(context, builder, _signature, arguments):
+        target, bits = arguments
+        allowed = builder.bitcast(builder.trunc(bits, vir.I16), ir.VectorType(ir.IntType(1), LANES))
+        values = builder.select(allowed, vir.load(builder, target, vir.V_F32, 4), vir.splat(float("-inf")))
+        vir.store(builder, values, target, 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@instruction
 def scale_16(_typing, target, factor):
     """Sixteen float32 values times `factor`, in place."""
 
@@ -404,15 +418,31 @@ def sum_of_16(_typing, source):
     """The sum of sixteen float32 values, folded in halves."""
 
     def generate(_context, builder, _signature, arguments):
-        total = vir.load(builder, arguments[0], vir.V_F32, 4)
-        width = LANES
-        while width > 1:
-            width //= 2
-            lanes = [(lane + width) % LANES for lane in range(LANES)]
-            total = builder.fadd(total, builder.shuffle_vector(total, total, ir.Constant(vir.V_I32, lanes)))
-        return builder.extract_element(total, ir.Constant(vir.I32, 0))
+        return _folded_sum(builder, vir.load(builder, arguments[0], vir.V_F32, 4))
 
     return types.float32(types.int64), generate
+
+
+@instruction
+def sum_of_tile(_typing, source):
+    """The sum of the 64 float32 values of a row."""
+
+    def generate(_context, builder, _signature, arguments):
+        first, *others = _row_vectors(builder, arguments[0])
+        for vector in others:
+            first = builder.fadd(first, vector)
+        return _folded_sum(builder, first)
+
+    return types.float32(types.int64), generate
+
+
+def _folded_sum(builder: Any, total: Any) -> Any:
+    width = LANES
+    while width > 1:
+        width //= 2
+        lanes = [(lane + width) % LANES for lane in range(LANES)]
+        total = builder.fadd(total, builder.shuffle_vector(total, total, ir.Constant(vir.V_I32, lanes)))
+    return builder.extract_element(total, ir.Constant(vir.I32, 0))
 
 
 def _row_vectors(builder: Any, row: Any) -> list[Any]:

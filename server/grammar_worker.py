@@ -8,6 +8,7 @@ frame says that the process is ready. It ends with its input, with its parent, a
 from __future__ import annotations
 
 import ctypes
+import gc
 import logging
 import os
 import pickle
@@ -77,7 +78,10 @@ def main() -> None:
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever prints by accident does not come between the frames
     from ..guided import grammar  # noqa: F401  # before the memory is limited
+    from ..guided.common_languages import load_common_languages
 
+    load_common_languages()
+    gc.freeze()
     size_at_start = _size()
     resource.setrlimit(resource.RLIMIT_AS, (size_at_start + memory, size_at_start + memory))
     decode = msgspec.msgpack.Decoder(Constraint).decode

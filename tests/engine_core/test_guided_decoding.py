@@ -6,6 +6,7 @@ import itertools
 import os
 import pickle
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.server import tiny_tokenizers
-from zqserve.engine_core import guided_decoding
+from zqserve.engine_core import grammar_reader, guided_decoding
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.guided_decoding import load_vocabulary
@@ -24,6 +25,8 @@ from zqserve.engine_core.messages import EngineOutput, EngineRequest, Grammar, T
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.tokenizer import Tokenizer
 from zqserve.guided import budget
+from zqserve.guided.configuration import Mask
+from zqserve.guided.grammar import CompiledGrammar
 from zqserve.guided.matcher import GrammarMatcher
 from zqserve.server.constraint import Constraint, ConstraintKind
 from zqserve.server.grammar_worker import compile_constraint
@@ -334,19 +337,80 @@ def test_a_grammar_that_is_no_grammar_is_an_error(core: EngineCore) -> None:
         assert "grammar" in (found.error or "")
 
 
+@pytest.mark.parametrize("fields", [{}, {"min_tokens": 12}, {"ignore_eos": True}, {"stop_token_ids": [80]}])
+def test_an_answer_is_the_same_whether_its_steps_are_known_or_not(
+    make_core: Callable[..., EngineCore], fields: dict[str, Any]
+) -> None:
+    given = grammar(r"(the|quick|brown|fox| |\d){3,40}")
+    core = make_core()
+    first, again = answer(core, given, **fields), answer(core, given, **fields)
+    assert first.finish_reason in ("stop", "length")
+    assert again == first
+
+
 def test_a_grammar_that_breaks_fails_its_request_and_no_other(
     core: EngineCore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill_mask, calls = GrammarMatcher.fill_mask, itertools.count()
+    make_mask, calls = GrammarMatcher.mask, itertools.count()
 
-    def break_once(matcher: GrammarMatcher, out: Any) -> None:
+    def break_once(matcher: GrammarMatcher) -> Mask:
         if next(calls) == 5:
             raise IndexError("something unforeseen")
-        fill_mask(matcher, out)
+        return make_mask(matcher)
 
-    monkeypatch.setattr(GrammarMatcher, "fill_mask", break_once)
+    monkeypatch.setattr(GrammarMatcher, "mask", break_once)
     found = answers(core, *[request(key, grammar("[ab]{40}"), seed=key) for key in range(3)])
     assert sorted(each.finish_reason or "" for each in found.values()) == ["error", "stop", "stop"]
+
+
+def test_work_that_cannot_be_cut_into_pieces_is_done_at_last(
+    core: EngineCore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guided_decoding, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(guided_decoding, "PATIENT_SECONDS", 60.0)
+    make = GrammarMatcher.mask
+
+    def in_one_piece(matcher: GrammarMatcher) -> Any:
+        for _ in range(2 * budget.UNITS_PER_LOOK):
+            matcher.pushdown.budget.spend()
+        return make(matcher)
+
+    monkeypatch.setattr(GrammarMatcher, "mask", in_one_piece)
+    monkeypatch.setattr(GrammarMatcher, "pushdown", property(lambda self: self._cache.pushdown), raising=False)
+    found = answer(core, grammar("[b-y]{3}[0-9]{2}"), max_tokens=20)
+    assert re.fullmatch("[b-y]{3}[0-9]{2}", tokenizer.decode(found.token_ids))
+
+
+def test_grammars_that_nobody_uses_make_room_for_those_used_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = grammar_reader.GrammarReader()
+    given = [grammar(f"[a-z]{{3}}{number}") for number in range(6)]
+    used = reader.read(given[0])
+    monkeypatch.setattr(grammar_reader, "MAX_TOTAL_BYTES", 3 * used.num_bytes() + 1000)
+    last = [weakref.ref(reader.read(each)) for each in given[1:]]
+    assert [ref() is not None for ref in last] == [False, False, False, True, True]
+    assert reader.num_bytes() <= grammar_reader.MAX_TOTAL_BYTES
+    assert reader.read(given[0]) is used
+
+
+def test_what_is_dropped_for_room_is_found_again(core: EngineCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = answer(core, grammar(LIST)).token_ids
+    forgotten: list[CompiledGrammar] = []
+    monkeypatch.setattr(guided_decoding, "MASKS_PER_TRIM", 1)
+    monkeypatch.setattr(grammar_reader, "MAX_TOTAL_BYTES", 0)
+    monkeypatch.setattr(CompiledGrammar, "stop_growing", lambda self: forgotten.append(self))
+    assert answer(core, grammar(LIST)).token_ids == expected
+    assert forgotten
+
+
+def test_a_grammar_that_takes_all_memory_fails_its_request_and_no_other(
+    core: EngineCore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guided_decoding, "MASKS_PER_TRIM", 1)
+    monkeypatch.setattr(grammar_reader, "MAX_TOTAL_BYTES", 0)
+    found = answers(core, request(0, grammar(r"[a-z]{2}[0-9][f-z]?([0-8]x)+")), request(1, None))
+    assert found[0].error
+    assert "too complex" in found[0].error or "states" in found[0].error
+    assert found[1].error is None
 
 
 def test_words_of_a_tokenizer_that_has_no_bytes_are_refused(tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_random_characters_validate(seed):
 
 def test_json_object_is_any_object():
     grammar = compiled("json_object")
-    for text in ("{}", '{"a": [1, {"b": null}], "c": "\\n"}', '{\n  "a": 1\n}'):
+    for text in ("{}", '{"a": [1, {"b": null}], "c": "\\n"}', '{"a":1}'):
         assert accepts(grammar, text)
     for text in ("[]", "1", '{"a": 1,}', "{'a': 1}"):
         assert not accepts(grammar, text)

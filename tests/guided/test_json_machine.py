@@ -43,7 +43,7 @@ CASES: list[tuple[str, Any, list[str], list[str]]] = [
     (
         "object",
         {"properties": {"a": INTEGER, "b": STRING}, "required": ["b"], **CLOSED, "type": "object"},
-        ['{"b":""}', '{"a": 1, "b": "x"}', '{ "a": 1,\n\t"b": "x"\n}'],
+        ['{"b":""}', '{"a": 1, "b": "x"}', '{"a": 1,"b":"x"}'],
         ["{}", '{"a":1}', '{"b":1}', '{"b":"","c":1}', '{"b":"","a":1}', '{"a":1,"a":1,"b":""}', '{"b":""'],
     ),
     (
@@ -123,7 +123,7 @@ CASES: list[tuple[str, Any, list[str], list[str]]] = [
     (
         "items",
         {"type": "array", "prefixItems": [INTEGER, STRING], "items": NULL, "minItems": 1, "maxItems": 4},
-        ["[1]", '[1,""]', '[ 1, "", null, null ]', '[\n  1\n]'],
+        ["[1]", '[1,""]', '[1,"", null, null]'],
         ["[]", '[""]', '[1,"",1]', '[1,"",null,null,null]', "[1,]", "[ ]", "[1", "[1 ,2]"],
     ),
     (
@@ -296,8 +296,9 @@ def test_in_order_the_next_key_is_forced_when_there_is_only_one():
 @pytest.mark.parametrize(
     ("options", "good", "bad"),
     [
-        ({}, ['{"a": [1, 2]}', '{\n  "a": [\n\t1,\n\t2\n]\n}', '{ "a": [ 1, 2 ] }', '{"a":[1,2]}'],
-         ['{"a":  [1]}', '{"a" : [1]}', '{"a": [1 ,2]}', '{"a": [1]} ', ' {"a": [1]}', '{"a":\n' + " " * 65 + "[1]}"]),
+        ({}, ['{"a": [1, 2]}', '{"a":[1, 2]}', '{"a":[1,2]}'],
+         ['{"a":  [1]}', '{ "a":[1]}', '{"a":[1] }', '{"a":[ 1]}',
+          '{"a" : [1]}', '{"a": [1 ,2]}', '{"a": [1]} ', ' {"a": [1]}', '{"a":\n[1]}']),
         ({"any_whitespace": False}, ['{"a":[1,2]}', "{}"], ['{"a": [1]}', "{ }", '{"a":[1 ]}']),
         ({"whitespace_pattern": "[ ]{0,2}"}, ['{  "a": [1,  2]}', "{  }"], ['{   "a":[1]}', '{\n"a":[1]}']),
         ({"whitespace_pattern": " "}, ['{ "a": [ 1, 2 ] }', "{ }"], ['{"a":[1]}', '{ "a": [ 1]}', "{  }"]),
@@ -342,7 +343,7 @@ def test_a_schema_that_nothing_satisfies_is_refused(schema):
 
 
 @pytest.mark.parametrize(
-    "items", [{"type": "string", "maxLength": 300}, {"type": "object", "properties": {"a": STRING}, **CLOSED}]
+    "items", [{"type": "integer", "minimum": 0, "maximum": 3000}, {"properties": {"a": STRING}, **CLOSED}]
 )
 def test_different_items_that_can_run_out_unseen_are_refused_wherever_they_stand(items):
     schema = {
@@ -422,7 +423,7 @@ def test_a_large_choice_of_objects_is_told_apart_by_its_constants():
     assert not accepts(grammar, '{"type": "t149", "f14": 1}')
     matcher = follow(grammar, '{"type":"t77",')
     assert matcher is not None
-    assert re.fullmatch(rb'"f77":', matcher.forced_bytes()) or next_bytes(matcher) == [0x0A, 0x20, 0x22]
+    assert re.fullmatch(rb'"f77":', matcher.forced_bytes()) or next_bytes(matcher) == [0x20, 0x22]
 
 
 def test_a_grammar_can_be_pickled_in_the_middle_of_a_text():
@@ -432,6 +433,49 @@ def test_a_grammar_can_be_pickled_in_the_middle_of_a_text():
     copy = pickle.loads(pickle.dumps(grammar))
     assert accepts(copy, '{"v":[],"kind":"s"}')
     assert not accepts(copy, '{"v":[],"kind":"n"}')
+
+
+class _FewUnits(Budget):
+    """Gives way after so many units of work, however fast the machine is."""
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units = self._left_units = units
+
+    def spend(self, units: int = 1) -> None:
+        self._left_units -= units
+        if self._left_units < 0:
+            self._left_units = self.units
+            raise BudgetExceededError
+
+
+@pytest.mark.parametrize(
+    ("schema", "text"),
+    [
+        ({"properties": {f"property{i}": STRING for i in range(2000)}, **CLOSED}, b'{"property77":"x"}'),
+        ({"uniqueItems": True, "items": INTEGER, "minItems": 2}, b"[12,3]"),
+        ({"items": {"type": "string", "maxLength": 3000, "pattern": "^(([a-z])+.)+[A-Z]([a-z])+$"}}, b'["abC'),
+    ],
+    ids=["names", "numbers", "strings"],
+)
+def test_work_that_takes_longer_than_the_budget_gives_at_a_time_comes_to_an_end(schema, text):
+    pushdown = Pushdown(budget := _FewUnits(10**9))
+    machine = JsonMachine(pushdown, JsonOptions(whitespace=WhitespaceOptions("none")))
+    goal = read_schema({"type": ["object", "array"], **schema})
+    assert machine.satisfiable(goal)
+    pushdown.start_row = machine.value_row((goal,))
+    matcher = GrammarMatcher(type("Grammar", (), {"pushdown": pushdown})(), BYTES)
+    budget.units, budget._left_units = 500, 0
+    interruptions = 0
+    for byte in text:
+        while interruptions < 500:
+            try:
+                matcher.mask()
+                assert matcher.advance(byte + 2)
+                break
+            except BudgetExceededError:
+                interruptions += 1
+    assert 0 < interruptions < 500
 
 
 def test_work_stopped_by_the_budget_goes_on_where_it_was():

@@ -267,6 +267,51 @@ def test_forced_bytes_are_all_that_may_come_and_stop_at_a_choice():
     assert matcher.forced_bytes() == b'"nation":'
 
 
+@pytest.mark.parametrize("unforced", [False, True])
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_known_steps_are_those_of_advance_and_lead_to_a_choice(unforced, seed):
+    vocabulary = make_vocabulary(b'{}[]":,ab1 ', JSON_TEXTS)
+    grammar = Json().grammar()
+    rng = random.Random(seed)
+    for _ in range(3):
+        slow, quick = GrammarMatcher(grammar, vocabulary), GrammarMatcher(grammar, vocabulary)
+        for _ in range(40):
+            known = quick.known_mask()
+            assert known is None or known.tolist() == slow.mask().tolist()
+            token = rng.randrange(len(vocabulary.tokens))
+            is_taken = slow.advance(token)
+            if quick.advance_known(token, unforced=unforced):
+                assert is_taken
+                assert not slow.finished()
+                assert not (unforced and slow.forced_bytes())
+            else:
+                assert quick.advance(token) == is_taken
+            assert quick.mask().tolist() == slow.mask().tolist()
+            if is_taken and slow.finished():
+                break
+            quick.finished()
+            quick.forced_bytes()
+
+
+def test_a_step_is_known_once_it_was_made():
+    vocabulary = make_vocabulary(b"ab")
+    grammar = Automaton([{97: 1, 98: 1}, {97: 0, 98: 0}], {0}).grammar()
+    token = vocabulary.tokens.index(b"a")
+    first = GrammarMatcher(grammar, vocabulary)
+    assert not first.advance_known(token, unforced=True)
+    assert first.advance(token)
+    assert first.known_mask() is None
+    first.mask()
+    first.accepting()
+    first.forced_bytes()
+    second = GrammarMatcher(grammar, vocabulary)
+    assert second.advance_known(token, unforced=True)
+    assert second.known_mask() is not None
+    second.rollback(1)
+    assert second.mask().tolist() == GrammarMatcher(grammar, vocabulary).mask().tolist()
+
+
 def test_the_mask_fills_words_of_either_sign_and_clears_what_lies_behind():
     matcher = GrammarMatcher(Json().grammar(), JSON)
     out = np.full(JSON.num_words + 2, -1, np.int32)

@@ -124,6 +124,26 @@ def test_only_allowed_tokens_are_drawn_and_free_rows_are_as_before(form: str, te
             assert token == logits[2 * mask].masked_fill(torch.from_numpy(~chosen[mask]), -torch.inf).argmax()
 
 
+@given(size=st.integers(1, 400), density=st.sampled_from([0.0, 0.02, 0.5, 0.98, 1.0]), seed=st.integers(0, 1000))
+@settings(max_examples=80, deadline=None)
+def test_masks_of_any_width_leave_the_largest_of_the_allowed_logits(size: int, density: float, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    logits = torch.from_numpy(generator.normal(size=(4, size)).astype(np.float32))
+    chosen = generator.random((4, size)) < density
+    words = np.zeros((4, 2 * -(-size // 64)), np.uint32)
+    packed = np.packbits(chosen, axis=1, bitorder="little")
+    words.view(np.uint8)[:, : packed.shape[1]] = packed
+    masked = logits.masked_fill(torch.from_numpy(~chosen), -torch.inf)
+    kernel = SamplingKernel(size, ThreadPool(1))
+    allowed = AllowedTokens(words, np.arange(4))
+    greedy = kernel.sample(logits.clone(), _rows(4, temperature=0.0), allowed).tolist()
+    drawn = kernel.sample(logits, _rows(4), allowed).tolist()
+    for row in range(4):
+        assert greedy[row] == (int(masked[row].argmax()) if chosen[row].any() else -1)
+        assert drawn[row] == -1 if not chosen[row].any() else chosen[row, drawn[row]]
+    assert torch.equal(logits, masked)
+
+
 def test_scores_equal_those_of_plain_torch() -> None:
     logits = torch.randn(9, 777, generator=torch.Generator().manual_seed(6)) * 5
     tokens = np.arange(9) * 80

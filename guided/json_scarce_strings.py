@@ -1,0 +1,97 @@
+"""Strings that must be different and could run out: how many there are behind each beginning, and their rows.
+
+Of a finite language (say, names of at most 39 characters) every text may have been used up behind some beginning. So
+its rows lead to a state behind which there are not plenty of texts by way of a check (`Pushdown.checked`): only while
+fewer of the texts remembered begin like this than there are behind it. Only texts of plain characters, which are one
+byte each, are counted; other characters and escapes come only where there are plenty of texts behind them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .pushdown import DEAD
+from .text_lowering import SHAPES, JsonStringRows
+
+if TYPE_CHECKING:
+    from .budget import Budget
+    from .byte_shapes import Shape
+    from .language import JointAutomaton
+    from .pushdown import Pushdown
+
+PLENTY = 1000
+"""Texts behind a beginning that never run out, as no array has so many items that must be different and could."""
+PLAIN = ((0x20, 0x21), (0x23, 0x5B), (0x5D, 0x7E))
+MAX_STATES = 2000
+"""States of a language that are looked at."""
+
+
+def count_texts(automaton: JointAutomaton, budget: Budget) -> dict[int, int] | None:
+    """For each state how many texts of plain characters lead on from it, at most PLENTY. None: there are too many
+    states."""
+    if automaton.start is None:
+        return {}
+    arcs: dict[int, list[tuple[int, int]]] = {}
+    before: dict[int, list[int]] = {}
+    num_open: dict[int, int] = {}
+    pending = [automaton.start]
+    while pending:
+        state = pending.pop()
+        if state in arcs:
+            continue
+        if len(arcs) >= MAX_STATES:
+            return None
+        budget.spend()
+        arcs[state] = []
+        for first, last, target in automaton.arcs(state):
+            pending.append(target)
+            width = sum(max(0, min(last, high) - max(first, low) + 1) for low, high in PLAIN)
+            if width:
+                arcs[state].append((width, target))
+                before.setdefault(target, []).append(state)
+        num_open[state] = len(arcs[state])
+    # Those on a cycle, or before one, have infinitely many.
+    counts = dict.fromkeys(arcs, PLENTY)
+    pending = [state for state, number in num_open.items() if not number]
+    while pending:
+        state = pending.pop()
+        number = bool(automaton.accepted(state)) + sum(width * counts[target] for width, target in arcs[state])
+        counts[state] = min(PLENTY, number)
+        for previous in before.get(state, ()):
+            num_open[previous] -= 1
+            if not num_open[previous]:
+                pending.append(previous)
+    return counts
+
+
+class ScarceStringRows(JsonStringRows):
+    """Rows of the inside of a JSON string, as an item that must be different from others."""
+
+    def __init__(self, pushdown: Pushdown, automaton: JointAutomaton, counts: dict[int, int]) -> None:
+        super().__init__(pushdown, _Uncounted(automaton))
+        self._counts = counts
+        self.start = DEAD if automaton.start is None else self.row(automaton.start)
+
+    def _arcs(self, shape: Shape, targets: tuple[int, ...]) -> list[tuple[int, int, int]]:
+        cells: list[tuple[int, int, int]] = []
+        for first, last, rest, used in SHAPES.arcs(shape):
+            behind = tuple([targets[index] for index in used])
+            fewest = min(self._counts[target] for target in behind)
+            if fewest == PLENTY:
+                cells.append((first, last, self.row(behind[0] if rest is None else (rest, behind))))
+            elif rest is None and fewest:
+                cells.append((first, last, self.pushdown.checked(self.row(behind[0]), fewest)))
+        return cells
+
+
+class _Uncounted:
+    """An automaton whose loops are not to be counted: each round is a state of its own."""
+
+    def __init__(self, automaton: JointAutomaton) -> None:
+        self._automaton = automaton
+
+    def arcs(self, state: int) -> tuple[tuple[int, int, int], ...]:
+        return self._automaton.arcs(state)
+
+    def accepted(self, state: int) -> int:
+        return self._automaton.accepted(state)
