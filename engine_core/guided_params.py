@@ -19,6 +19,7 @@ BACKEND_OPTIONS = (
     "no-fallback",
     "disable-any-whitespace",
     "no-additional-properties",
+    "any-property-order",
     "disable-fallback",
 )
 """What may follow a backend's name behind a colon, separated by commas. The first and the last change nothing."""

@@ -209,7 +209,7 @@ class ServerConfig:
     """Whether usage says how many prompt tokens came from the prefix cache."""
     guided_decoding_backend: Annotated[str, Parameter(group=_REQUESTS)] = "auto"
     """Any name that vLLM knows means the one compiler; its options hold where a request names no backend:
-    NAME:disable-any-whitespace, NAME:no-additional-properties.
+    NAME:disable-any-whitespace, NAME:no-additional-properties, NAME:any-property-order.
     """
     grammar_timeout: Annotated[float, Parameter(group=_REQUESTS, validator=validators.Number(gt=0))] = 10.0
     """Seconds that a schema, a pattern or a grammar may take to compile; more is answered 400."""

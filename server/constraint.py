@@ -33,6 +33,7 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
     whitespace_pattern: str | None = None
     any_whitespace: bool = True
     additional_properties: bool = True
+    any_order: bool = False
 
     def content_key(self) -> bytes:
         """Names what is compiled: equal for equal content, whatever field it came in."""
@@ -78,6 +79,7 @@ def request_constraint(request: GenerationFields, default_backend: str = "auto")
         {param: pattern for param, pattern in patterns.items() if pattern is not None},
         any_whitespace=not outputs.disable_any_whitespace and "disable-any-whitespace" not in options,
         additional_properties=not outputs.disable_additional_properties and "no-additional-properties" not in options,
+        any_order="any-property-order" in options,
     )
 
 
@@ -111,6 +113,7 @@ def params_constraint(params: SamplingParams, default_backend: str = "auto") -> 
         {} if pattern is None else {f"{param}.whitespace_pattern": pattern},
         any_whitespace=not given.disable_any_whitespace and "disable-any-whitespace" not in options,
         additional_properties=not given.disable_additional_properties and "no-additional-properties" not in options,
+        any_order="any-property-order" in options,
     )
 
 
@@ -127,7 +130,12 @@ def _only_one(fields: Iterable[tuple[str, ConstraintKind, str | None]]) -> Const
 
 
 def _with_options(
-    constraint: Constraint | None, whitespace: dict[str, str], *, any_whitespace: bool, additional_properties: bool
+    constraint: Constraint | None,
+    whitespace: dict[str, str],
+    *,
+    any_whitespace: bool,
+    additional_properties: bool,
+    any_order: bool,
 ) -> Constraint | None:
     """The constraint with the options that hold for JSON; a pattern of white space that nothing uses is refused."""
     if len(whitespace) > 1:
@@ -144,6 +152,7 @@ def _with_options(
         whitespace_pattern=next(iter(whitespace.values()), None),
         any_whitespace=any_whitespace,
         additional_properties=additional_properties,
+        any_order=any_order,
     )
 
 

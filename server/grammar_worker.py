@@ -60,6 +60,7 @@ def compile_constraint(constraint: Constraint) -> bytes:
         whitespace_pattern=constraint.whitespace_pattern,
         any_whitespace=constraint.any_whitespace,
         additional_properties=constraint.additional_properties,
+        any_order=constraint.any_order,
     )
     try:
         data = pickle.dumps(compile_grammar(spec), protocol=pickle.HIGHEST_PROTOCOL)

@@ -203,6 +203,19 @@ def test_additional_properties_can_be_turned_off(client: OpenAI) -> None:
         assert set(json.loads(text)) <= {"a"}
 
 
+def test_properties_come_in_the_order_of_the_schema_unless_any_is_allowed(client: OpenAI) -> None:
+    schema = {"type": "object", "properties": {"a": {"const": 1}, "b": {"const": 2}}, "required": ["a", "b"]}
+    closed = {"guided_json": schema | {"additionalProperties": False}}
+    any_order = closed | {"guided_decoding_backend": "auto:any-property-order"}
+
+    def orders(extra_body: dict[str, Any]) -> set[str]:
+        answers = complete(client, extra_body, n=24, temperature=2.0, seed=1).choices
+        return {"".join(json.loads(answer.text)) for answer in answers}
+
+    assert orders(closed) == {"ab"}
+    assert orders(any_order) == {"ab", "ba"}
+
+
 def test_32_answers_at_once_each_after_its_own_grammar(server: RunningServer) -> None:
     async def run() -> list[str]:
         async with server.async_openai() as client:
