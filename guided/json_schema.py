@@ -155,8 +155,9 @@ def strings_of(schema: Schema) -> Language:
 
 def _is_shallow(text: str | bytes) -> bool:
     """Whether the text has too few brackets to be nested too deeply."""
-    brackets = ("{", "[") if isinstance(text, str) else (b"{", b"[")
-    return sum(text.count(bracket) for bracket in brackets) <= MAX_DEPTH  # type: ignore[arg-type]
+    if isinstance(text, str):
+        return text.count("{") + text.count("[") <= MAX_DEPTH
+    return text.count(b"{") + text.count(b"[") <= MAX_DEPTH
 
 
 def _alternatives(schema: Schema) -> Alternatives:

@@ -78,10 +78,6 @@ class Utf8Rows:
         else:
             pushdown.set_arcs(row, self._arcs(*key))
 
-    def resume(self, pushdown: Pushdown, ret: int, key: object, result: int) -> int:
-        """Texts call nothing, so they have no return states."""
-        raise NotImplementedError
-
     def _expand_state(self, row: int, state: int) -> None:
         accepted = self.automaton.accepted(state)
         if accepted:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 from zqserve.guided.grammar_rules import (
     Choice,
     Expression,
@@ -68,7 +66,6 @@ class Recogniser:
                 return not language.is_empty()
         return True
 
-    @lru_cache(maxsize=2)  # noqa: B019
     def _ends(self, text: str) -> dict[tuple[str, int], set[int]]:
         ends = {(rule, start): set() for rule in self.rules.definitions for start in range(len(text) + 1)}
         grown = True
