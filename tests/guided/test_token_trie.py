@@ -65,7 +65,9 @@ def slices() -> Slices:
     return Vocabulary([None, *WORDS, b"ab\xe6\x97", b"\xe6\x97", b"\xa5a", b"a\xff"], [0]).slices
 
 
-@pytest.mark.parametrize(("loops", "beyond_ascii"), [(JSON_TEXT, True), (JSON_TEXT, False), (b"abcdefghijklmnopqrstuvwxyz ", False)])
+@pytest.mark.parametrize(
+    ("loops", "beyond_ascii"), [(JSON_TEXT, True), (JSON_TEXT, False), (b"abcdefghijklmnopqrstuvwxyz ", False)]
+)
 def test_a_piece_splits_the_tokens_below_a_node(slices, loops, beyond_ascii):
     for _ in range(USES_BEFORE):
         number = slices.number_of(loops, beyond_ascii)
