@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 
 import torch
-from make_corpus import END_OF_TEXT, TURN_END, TURN_START, documents, render_chat
+from corpus.conversations import TURN_END, TURN_START, render_chat
+from make_corpus import END_OF_TEXT, documents
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer

@@ -1,4 +1,4 @@
-"""Word lists and facts for the demo model's training text (see make_corpus.py). Data only."""
+"""Word lists and facts for the demo model's training text (see the other files of this folder). Data only."""
 
 from __future__ import annotations
 
