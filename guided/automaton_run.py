@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
+from .cells import COMPLETE, DEAD
 from .configuration import Frame, Starts
 from .errors import GrammarError
-from .pushdown import COMPLETE, DEAD, MAX_CALLS_PER_BYTE, Pushdown
+from .pushdown import MAX_CALLS_PER_BYTE, Pushdown
 from .remembered_texts import RememberedTexts
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-
-SMALL_RESULTS = 1 << 20
-"""Results below are their own number in a cell; greater ones (wide bit sets) are numbered by each pushdown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +16,15 @@ class Block:
         name: what it is known by; a pushdown holds at most one copy of a block.
         cells: int32[n, 256]; cells >= 0 are rows of the block, others DEAD or `pop_cell` codes.
         finals: int32[n]: the result of a row that is final, or -1.
+        is_text: whether text loops in the first row, so that its characters can be counted.
+        is_row: int32[n, 256]: 1 where the cell is a row.
     """
 
     name: str
     cells: NDArray[np.int32]
     finals: NDArray[np.int32]
+    is_text: bool = False
+    is_row: NDArray[np.int32] = field(init=False)
 
-
-def pop_cell(number: int) -> int:
-    """The cell that ends the callee with the result of this number; see `Pushdown.pop`."""
-    return -2 - 2 * number
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_row", (self.cells >= 0).astype(np.int32))

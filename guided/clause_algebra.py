@@ -6,9 +6,8 @@ drops those that another one covers. Whether a clause that is left can be satisf
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from .budget import Budget
 from .errors import GrammarError
@@ -47,14 +46,24 @@ def both_objects(first: Objects, second: Objects, budget: Budget, simplest: int 
     if len(first) == 1 and first[0] is ANY_OBJECT:
         return second
     _guard(len(first) * len(second), budget)
-    clauses = [both for one in first for other in second if (both := _both_objects(one, other)) is not None]
+    # A clause that one of the other list covers is itself a product, and covers its other products: these are not made.
+    coverage = _Coverage((*first, *second))
+    rows, columns = range(len(first)), range(len(first), len(first) + len(second))
+    left = [column for column in columns if not any(coverage.covers(row, column) for row in rows)]
+    clauses = [second[column - len(first)] for column in columns if column not in left]
+    for row, one in enumerate(first):
+        rules = _Rules(one)
+        for column in coverage.widest(left, row):
+            both = _both_objects(rules, second[column - len(first)])
+            if both is not None:
+                clauses.append(both)
     return _not_too_many(either_object(clauses, simplest))
 
 
 def objects_overlap(first: Objects, second: Objects, budget: Budget) -> bool:
     """Whether some object may satisfy a clause of each list: whether `both_objects` gives any."""
     _guard(len(first) * len(second), budget)
-    return any(_both_objects(one, other) is not None for one in first for other in second)
+    return any(any(_both_objects(rules, other) is not None for other in second) for rules in map(_Rules, first))
 
 
 def either_object(clauses: Iterable[ObjectClause], simplest: int | None = None) -> Objects:
@@ -68,20 +77,16 @@ def either_object(clauses: Iterable[ObjectClause], simplest: int | None = None) 
         distinct = tuple(sorted(distinct, key=_demands))
     elif len(distinct) > MAX_COMPARED:
         return distinct
-    numbers: dict[Language | str, int] = {}
-    kept: list[tuple[ObjectClause, int]] = []
-    for clause in distinct:
-        # What a clause demands, as a bit set: one that covers another demands no more.
-        demands = 0
-        for part in (*clause.required, *[rule.keys for rule in clause.rules]):
-            demands |= 1 << numbers.setdefault(part, len(numbers))
-        if any(_object_covers(other, clause) for other, less in kept if not less & ~demands):
+    coverage = _Coverage(distinct)
+    kept: list[int] = []
+    for place in range(len(distinct)):
+        if any(coverage.covers(other, place) for other in kept):
             continue
-        kept = [each for each in kept if demands & ~each[1] or not _object_covers(clause, each[0])]
-        kept.append((clause, demands))
+        kept = [other for other in kept if not coverage.covers(place, other)]
+        kept.append(place)
         if len(kept) == simplest:
             break
-    return tuple([clause for clause, _ in kept])
+    return tuple([distinct[place] for place in kept])
 
 
 def both_arrays(first: Arrays, second: Arrays, budget: Budget) -> Arrays:
@@ -121,9 +126,9 @@ def negated_array(clause: ArrayClause) -> Arrays:
         clauses.append(array_clause(min_items=clause.max_items + 1))
     for contains in clause.contains:
         if contains.minimum:
-            clauses.append(array_clause(contains=(replace(contains, minimum=0, maximum=contains.minimum - 1),)))
+            clauses.append(array_clause(contains=(contains._replace(minimum=0, maximum=contains.minimum - 1),)))
         if contains.maximum is not None:
-            clauses.append(array_clause(contains=(replace(contains, minimum=contains.maximum + 1, maximum=None),)))
+            clauses.append(array_clause(contains=(contains._replace(minimum=contains.maximum + 1, maximum=None),)))
     if clause.unique:
         clauses.append(array_clause(has_duplicates=True))
     if clause.has_duplicates:
@@ -193,37 +198,54 @@ def object_clause(
 ) -> ObjectClause | None:
     """The clause with one rule for each set of keys; None when it plainly contradicts itself."""
     values: dict[Language, Schema] = {}
-    for rule in rules:
-        known = values.get(rule.keys)
-        values[rule.keys] = rule.value if known is None else meet(known, rule.value)
-    merged = tuple(KeyRule(keys, value) for keys, value in values.items() if value is not EVERYTHING)
+    for keys, value in rules:
+        known = values.get(keys)
+        values[keys] = value if known is None else meet(known, value)
+    general = [keys for keys in values if not _is_one_name(keys)] if required else []
+    return _consistent(order, values, general, required, min_properties, max_properties, dependent, exists)
+
+
+def _consistent(
+    order: tuple[str, ...],
+    values: dict[Language, Schema],
+    general: list[Language],
+    required: frozenset[str],
+    min_properties: int,
+    max_properties: int | None,
+    dependent: tuple[tuple[str, frozenset[str]], ...],
+    exists: tuple[KeyExists, ...],
+    unchanged: frozenset[str] = frozenset(),
+) -> ObjectClause | None:
+    """The clause with these `values` by keys; None when it plainly contradicts itself.
+
+    Args:
+        general: those of the keys that are not just one name.
+        unchanged: names whose rules are known not to contradict each other.
+    """
     if max_properties is not None and max(min_properties, len(required)) > max_properties:
         return None
-    by_name: dict[str, list[Schema]] = {}
-    others: list[tuple[Language, Schema]] = []
-    if required:
-        for keys, value in values.items():
-            if keys.kind == "literals" and len(keys.value) == 1:
-                (name,) = keys.value
-                by_name.setdefault(name, []).append(value)
-            else:
-                others.append((keys, value))
-    for name in required:
-        ruling = by_name.get(name, []) + [value for keys, value in others if has(keys, name)]
+    for name in required if exists else required - unchanged:
+        ruling = [values[keys] for keys in general if has(keys, name)]
+        named = values.get(literal(name))
+        if named is not None:
+            ruling.append(named)
         if NOTHING in ruling or (len(ruling) > 1 and meet(*ruling) is NOTHING):
             return None
         if exists:
             # What a required property does anyway needs no other.
             exists = tuple(
-                wanted
-                for wanted in exists
-                if not (wanted.value is EVERYTHING or wanted.value in ruling) or not has(wanted.keys, name)
+                [
+                    wanted
+                    for wanted in exists
+                    if not (wanted.value is EVERYTHING or wanted.value in ruling) or not has(wanted.keys, name)
+                ]
             )
     if any(wanted.value is NOTHING for wanted in exists):
         return None
-    if not (order or merged or required or min_properties or dependent or exists) and max_properties is None:
+    rules = tuple([KeyRule(keys, value) for keys, value in values.items() if value is not EVERYTHING])
+    if not (order or rules or required or min_properties or dependent or exists) and max_properties is None:
         return ANY_OBJECT
-    return ObjectClause(order, merged, required, min_properties, max_properties, dependent, exists)
+    return ObjectClause(order, rules, required, min_properties, max_properties, dependent, exists)
 
 
 def with_property(name: str, value: Schema) -> ObjectClause | None:
@@ -239,15 +261,42 @@ def without_property(name: str) -> ObjectClause:
     return ObjectClause(rules=(KeyRule(literal(name), NOTHING),))
 
 
-def _both_objects(one: ObjectClause, other: ObjectClause) -> ObjectClause | None:
-    return object_clause(
-        tuple(dict.fromkeys(one.order + other.order)),
-        one.rules + other.rules,
-        one.required | other.required,
+class _Rules:
+    """A clause with its rules by their keys, for many products."""
+
+    __slots__ = ("clause", "general", "values")
+
+    def __init__(self, clause: ObjectClause) -> None:
+        self.clause = clause
+        self.values = dict(clause.rules)
+        self.general = [keys for keys in self.values if not _is_one_name(keys)]
+
+
+def _is_one_name(keys: Language) -> bool:
+    return keys.kind == "literals" and len(keys.value) == 1
+
+
+def _both_objects(rules: _Rules, other: ObjectClause) -> ObjectClause | None:
+    one, values, general = rules.clause, rules.values.copy(), rules.general
+    for keys, value in other.rules:
+        known = values.get(keys)
+        if known is None:
+            values[keys] = value
+            if not _is_one_name(keys):
+                general = [*general, keys]
+        else:
+            values[keys] = meet(known, value)
+    required = one.required | other.required
+    return _consistent(
+        tuple(dict.fromkeys(one.order + other.order)) if other.order and one.order != other.order else one.order,
+        values,
+        general,
+        required,
         max(one.min_properties, other.min_properties),
         _least(one.max_properties, other.max_properties),
         tuple(dict.fromkeys(one.dependent + other.dependent)),
         tuple(dict.fromkeys(one.exists + other.exists)),
+        one.required.difference([name for name in one.required if any(has(rule.keys, name) for rule in other.rules)]),
     )
 
 
@@ -268,30 +317,75 @@ def _item(clause: ArrayClause, index: int) -> Schema:
     return clause.prefix[index] if index < len(clause.prefix) else clause.rest
 
 
-def _object_covers(wide: ObjectClause, narrow: ObjectClause) -> bool:
-    """Whether every object of `narrow` plainly satisfies `wide` too, in an order that it allows."""
-    if (
-        not wide.required <= narrow.required
-        or wide.min_properties > narrow.min_properties
-        or (wide.order and wide.order != narrow.order)
-        or len(wide.rules) > len(narrow.rules)
-    ):
-        return False
-    if wide.max_properties is not None and _least(wide.max_properties, narrow.max_properties) != narrow.max_properties:
-        return False
-    if not (set(wide.dependent) <= set(narrow.dependent) and set(wide.exists) <= set(narrow.exists)):
-        return False
-    values = {rule.keys: rule.value for rule in narrow.rules}
-    return all(_narrower(values.get(rule.keys, EVERYTHING), rule.value) for rule in wide.rules)
+class _Coverage:
+    """Which of some clauses plainly covers which. What each asks for and what it grants are bit sets, so that a
+    question costs next to nothing."""
+
+    def __init__(self, clauses: Sequence[ObjectClause]) -> None:
+        self._clauses = clauses
+        numbers: dict[Any, int] = {}
+        bits_of_rules: dict[KeyRule, int] = {}
+        bits_of_keys: dict[Language, int] = {}
+        asked: list[int] = []
+        for clause in clauses:
+            bits = 0
+            for part in (*clause.required, *clause.dependent, *clause.exists):
+                bits |= 1 << numbers.setdefault(part, len(numbers))
+            for rule in clause.rules:
+                bit = bits_of_rules.get(rule)
+                if bit is None:
+                    # No part has this number.
+                    bit = bits_of_rules[rule] = 1 << numbers.setdefault(len(numbers), len(numbers))
+                    bits_of_keys[rule.keys] = bits_of_keys.get(rule.keys, 0) | bit
+                bits |= bit
+            asked.append(bits)
+        self._asked = asked
+        self._granted: list[int] = []
+        for clause, bits in zip(clauses, asked, strict=True):
+            for keys, value in clause.rules:
+                if value is NOTHING:
+                    bits |= bits_of_keys[keys]
+                elif type(value) is Conjunction:
+                    for part in value.parts:
+                        bits |= bits_of_rules.get(KeyRule(keys, part), 0)
+            self._granted.append(bits)
+
+    def covers(self, wide: int, narrow: int) -> bool:
+        """Whether every object of the one plainly satisfies the other too, in an order that it allows."""
+        if self._asked[wide] & ~self._granted[narrow]:
+            return False
+        one, other = self._clauses[wide], self._clauses[narrow]
+        if one.min_properties > other.min_properties or (one.order and one.order != other.order):
+            return False
+        return one.max_properties is None or _least(one.max_properties, other.max_properties) == other.max_properties
+
+    def widest(self, places: list[int], given: int) -> list[int]:
+        """Those of the clauses that, for objects of the clause `given`, no other one of them covers."""
+        clause, clauses = self._clauses[given], self._clauses
+        asked = {place: self._asked[place] & ~self._granted[given] for place in places}
+        kept: list[int] = []
+
+        def covers(wide: int, narrow: int) -> bool:
+            if asked[wide] & ~self._granted[narrow]:
+                return False
+            one, other = clauses[wide], clauses[narrow]
+            if one.order != other.order and (one.order or clause.order):
+                return False
+            most = _least(other.max_properties, clause.max_properties)
+            return (one.max_properties is None or _least(one.max_properties, most) == most) and (
+                one.min_properties <= max(other.min_properties, clause.min_properties)
+            )
+
+        for place in places:
+            if not any(covers(other, place) for other in kept):
+                kept = [other for other in kept if not covers(place, other)]
+                kept.append(place)
+        return kept
 
 
 def _demands(clause: ObjectClause) -> tuple[int, int]:
     """How much must be there: alternatives that are met by leaving out come first."""
     return len(clause.exists), len(clause.required)
-
-
-def _narrower(narrow: Schema, wide: Schema) -> bool:
-    return narrow is wide or narrow is NOTHING or (type(narrow) is Conjunction and wide in narrow.parts)
 
 
 def _any(count: int) -> tuple[Schema, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,22 +12,18 @@ from numpy.typing import NDArray
 class Column:
     """A growing flat array; `values[:size]` is in use, the rest is filled with `default`.
 
-    It keeps the address of the array in `addresses[slot]`, which is how the compiled walk finds it.
+    When it moves it puts the address of the array into `addresses[slot]`, which is how the compiled walk finds it.
     """
 
     __slots__ = ("_addresses", "_default", "_slot", "size", "values")
 
     def __init__(
-        self, addresses: NDArray[np.int64], slot: int, values: NDArray[np.int32] | None = None, default: int = 0
+        self, addresses: NDArray[np.int64], slot: int, values: NDArray[np.int32], size: int, default: int
     ) -> None:
-        size = 0 if values is None else len(values)
-        if values is None:
-            values = np.full(32, default, np.int32) if default else np.zeros(32, np.int32)
-        self.values: NDArray[np.int32] = values
+        self.values = values
         self.size = size
         self._default = default
         self._addresses, self._slot = addresses, slot
-        addresses[slot] = self.values.__array_interface__["data"][0]
 
     def append(self, value: int) -> int:
         """Returns the value's place."""
@@ -52,7 +49,12 @@ class Column:
             grown = np.full(max(2 * len(self.values), size), self._default, np.int32)
             grown[: self.size] = self.values[: self.size]
             self.values = grown
-            self._addresses[self._slot] = grown.ctypes.data
+            self._addresses[self._slot] = address_of(grown)
+
+
+def address_of(array: NDArray[Any]) -> int:
+    """Where the array's first value lies."""
+    return array.__array_interface__["data"][0]
 
 
 def pack_lines(lines: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:

@@ -1,6 +1,6 @@
 """What the compiled loops of guided decoding share: how they are compiled, and pointers to tables.
 
-The tables grow and move, so that a loop is given their addresses (`Pushdown.addresses`) instead of arrays.
+The tables grow and move, so that a loop is given their addresses (`Tables.addresses`) instead of arrays.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ i32 = _as_pointer(types.int32, 32)
 i64 = _as_pointer(types.int64, 64)
 u8 = _as_pointer(types.uint8, 8)
 
-# Places in `Pushdown.addresses`.
-LINES, ROW_LINE, ROW_FINAL, ROW_LOW, ROW_HIGH, COMPACT_ARCS = range(6)
-PUSH_ROW, PUSH_FIRST, PUSH_COUNT, PUSH_RETURNS = range(6, 10)
-RETURN_KIND, RETURN_ALLOWED, ALLOWED = range(10, 13)
-RESUME_FIRST, RESUME_CASE, RESUME_CELL, RESUME_NEXT, COUNTED_ROWS = range(13, 18)
+# Places in `Tables.addresses`.
+LINES, ROW_LINE, ROW_FINAL, ROW_LOW, ROW_HIGH, ROW_NEED, COMPACT_ARCS = range(7)
+PUSH_ROW, PUSH_FIRST, PUSH_COUNT, PUSH_RETURNS = range(7, 11)
+RETURN_KIND, RETURN_ALLOWED, ALLOWED = range(11, 14)
+RESUME_FIRST, RESUME_CASE, RESUME_CELL, RESUME_NEXT, COUNTED_ROWS = range(14, 19)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .pushdown import REMEMBERS, SCOPE
+from .cells import REMEMBERS, SCOPE
 from .remembered_texts import RememberedTexts
 
 Mask = NDArray[np.uint32]

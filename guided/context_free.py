@@ -18,9 +18,10 @@ from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from .cells import DEAD
 from .grammar_frames import CHOICE, JSON, NOTHING_LEFT, REPETITION, RETURN, RULE, SEQUENCE, VALUE, FrameTable
 from .grammar_rules import Rules, analyse
-from .pushdown import DEAD, Pushdown
+from .pushdown import Pushdown
 from .stack_sets import BASE, NONE, StackSets
 
 if TYPE_CHECKING:

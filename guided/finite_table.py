@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .pushdown import COMPLETE, DEAD, Pushdown
+from .cells import COMPLETE, DEAD
+from .pushdown import Pushdown
 
 
 @dataclass(frozen=True, slots=True)

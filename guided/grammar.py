@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from .budget import Budget
+from .cells import DEAD
 from .choice import read_choice
 from .context_free import ContextFreeMachine
 from .errors import GrammarError
@@ -23,7 +24,7 @@ from .json_machine import JsonMachine, JsonOptions
 from .json_schema import Schema, SchemaOptions, read_schema
 from .json_whitespace import WhitespaceOptions
 from .language import JointAutomaton, Language
-from .pushdown import DEAD, Pushdown
+from .pushdown import Pushdown
 from .structural_tag import read_grammar, read_structural_tag
 from .text_lowering import Utf8Rows
 
@@ -73,12 +74,12 @@ class CompiledGrammar:
 
     def num_bytes(self) -> int:
         """About how much memory it takes now, with what its matchers share."""
-        pushdown = self.pushdown
-        tables = pushdown.num_lines * 1024 + 4 * (pushdown.compact.size + pushdown.allowed.size)
+        tables = self.pushdown.tables
+        cells = tables.num_lines * 1024 + 4 * (tables.compact.size + tables.allowed.size)
         # A row of several: its places in the tables, its owner's keys, and the terms or states that it stands for.
-        states = (pushdown.row_line.size + 2 * pushdown.return_kind.size) * 300
-        caches = sum(cache.num_bytes() for cache in pushdown.caches.values())
-        return tables + states + caches + 2 * len(self.spec.text) + 10_000
+        states = (tables.row_line.size + 2 * tables.return_kind.size) * 300
+        caches = sum(cache.num_bytes() for cache in self.pushdown.caches.values())
+        return cells + states + caches + 2 * len(self.spec.text) + 10_000
 
     def forget(self) -> None:
         """Drops the masks and the configurations that its matchers share, which are found again on need."""
@@ -87,7 +88,7 @@ class CompiledGrammar:
 
     def stop_growing(self) -> None:
         """From now on an output that needs more than is there fails with a GrammarError."""
-        self.pushdown.max_lines = self.pushdown.num_lines
+        self.pushdown.tables.max_lines = self.pushdown.tables.num_lines
 
 
 def compile_grammar(spec: GrammarSpec, budget: Budget | None = None) -> CompiledGrammar:

@@ -10,9 +10,10 @@ from collections import deque
 from typing import Any, NamedTuple
 
 from .automaton_run import Run
+from .cells import COMPLETE
 from .configuration import Configuration, Frame, Mask, Starts
 from .mask_builder import DEPENDS_ON_STACK, DEPENDS_ON_TEXT, MaskBuilder, base_level
-from .pushdown import COMPLETE, Pushdown
+from .pushdown import Pushdown
 from .remembered_texts import RememberedTexts
 from .token_steps import take_steps
 from .token_trie import Vocabulary
@@ -69,16 +70,16 @@ class GrammarCache:
         if self._num_configurations + len(self._frames) > MAX_CONFIGURATIONS:
             self._forget()
         run = Run(self, configuration.row, configuration.frame, starts, text, keeps=True)
-        vocabulary, pushdown = self.vocabulary, self.pushdown
+        vocabulary, tables, counts = self.vocabulary, self.pushdown.tables, self.pushdown.counts
         data, address = vocabulary.tokens[token], vocabulary.address_of(token)
         place, end = 0, len(data)
         while True:
             frame = run.frame
             if run.row != COMPLETE:
-                allowed = -1 if frame.parent is None else int(pushdown.return_allowed.values[frame.ret])
+                allowed = -1 if frame.parent is None else int(tables.return_allowed.values[frame.ret])
                 begun = place
-                place, row, loop, least, most = take_steps(pushdown.addresses, run.row, allowed, address, place, end)
-                run.row = row if loop < 0 else pushdown.counted_row(row, loop, least, most)
+                place, *reached = take_steps(tables.addresses, run.row, allowed, address, place, end)
+                run.row = counts.row(*reached)
                 run.data += data[begun:place]
             if place == end:
                 break
@@ -139,7 +140,7 @@ class GrammarCache:
         key = ret if texts is None else (ret, texts.identity)
         frame = parent.above.get(key)
         if frame is None:
-            kind = int(self.pushdown.return_kind.values[ret])
+            kind = int(self.pushdown.tables.return_kind.values[ret])
             frame = parent.above[key] = Frame(parent, ret, kind, texts)
             self._frames.append(frame)
         return frame
@@ -171,7 +172,7 @@ class GrammarCache:
         """The mask of a configuration, and whether only the end may follow. Kept, unless it depends on the text."""
         if configuration.mask is not None:
             return configuration.mask, bool(configuration.only_end)
-        row = self.pushdown.narrowed(configuration.row, self.vocabulary.longest)
+        row = self.pushdown.counts.narrowed(configuration.row, self.vocabulary.longest)
         frame = configuration.frame
         accepting = configuration.accepting
         if accepting is None:

@@ -36,8 +36,11 @@ UNTOLD = frozenset(("additionalProperties", "unevaluatedProperties"))
 
 def keywords_of(located: Located) -> dict[str, Any]:
     """The keywords of a subschema that its draft knows."""
-    known = located.scope.draft.keywords
-    return {word: value for word, value in located.keywords.items() if word in known}
+    memo = memo_of(located)
+    if memo.keywords is None:
+        known = located.scope.draft.keywords
+        memo.keywords = {word: value for word, value in located.keywords.items() if word in known}
+    return memo.keywords
 
 
 def applicators(located: Located) -> tuple[Schema, ...]:

@@ -10,8 +10,8 @@ import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
+from .cells import DEAD
 from .json_repetition import value_key
-from .pushdown import DEAD
 
 if TYPE_CHECKING:
     from .json_array_plan import ArrayPlan, ArrayState
@@ -25,10 +25,12 @@ Trackers = tuple[tuple[int, "ArrayState"], ...]
 
 
 class _ItemCall(NamedTuple):
-    """An item that is called, and what follows: the trackers that each goal keeps alive."""
+    """An item that is called, and what follows: the trackers that each goal keeps alive. `fresh`: bit set of the goals
+    that keep none alive where the item has come before."""
 
     goals: tuple[Schema, ...]
     after: tuple[tuple[int, tuple[int, ArrayState]], ...]
+    fresh: int
 
 
 class ArrayMachine:
@@ -40,7 +42,6 @@ class ArrayMachine:
         self._plans: list[ArrayPlan] = [machine.satisfiability.array_plan(clause) for clause, _ in clauses]
         self._bits = [bits for _, bits in clauses]
         self._remembers = any(plan.compares for plan in self._plans)
-        self._plain = any(plan.unique for plan in self._plans)
         self._rows: dict[tuple[str, Trackers], int] = {}
         self._returns: dict[tuple, int] = {}
         self._calls: dict[Trackers, _ItemCall] = {}
@@ -71,11 +72,11 @@ class ArrayMachine:
                 arcs += whitespace.entry_arcs(self._return("close", state))
         call = self._call(state)
         if call.goals and kind == "first":
-            for byte, returns, after in self._machine.entries(call.goals, plain_numbers=self._plain):
+            for byte, returns, after in self._machine.entries(call.goals, call.fresh):
                 arcs.append((byte, byte, pushdown.push((self._item_return(call, byte), *returns), after)))
         elif call.goals and kind == "after":
             returns = (self._item_return(call, 0),)
-            arcs.append((0x2C, 0x2C, self._machine.after_whitespace(returns, call.goals, plain_numbers=self._plain)))
+            arcs.append((0x2C, 0x2C, self._machine.after_whitespace(returns, call.goals, call.fresh)))
         pushdown.set_arcs(row, arcs)
 
     def resume(self, pushdown: Pushdown, ret: int, key: tuple, result: int) -> int:
@@ -135,14 +136,21 @@ class ArrayMachine:
         call = self._calls.get(state)
         if call is None:
             options = [
-                (wanted, (i, after)) for i, tracked in state for wanted, after in self._plans[i].successors(tracked)
+                (wanted, (i, after), self._plans[i].unique and after.used == tracked.used)
+                for i, tracked in state
+                for wanted, after in self._plans[i].successors(tracked)
             ]
-            goals = self._machine.goals(wanted for wanted, _ in options)
+            goals = self._machine.goals(wanted for wanted, _, _ in options)
             bit_of = {goal: 1 << bit for bit, goal in enumerate(goals)}
             bits: dict[tuple[int, ArrayState], int] = {}
-            for wanted, tracker in options:
+            # A rare value is only asked for while it has not come.
+            fresh = (1 << len(goals)) - 1
+            for wanted, tracker, must_be_fresh in options:
                 bits[tracker] = bits.get(tracker, 0) | bit_of[wanted]
-            call = self._calls[state] = _ItemCall(goals, tuple((mask, tracker) for tracker, mask in bits.items()))
+                if not must_be_fresh:
+                    fresh &= ~bit_of[wanted]
+            after = tuple((mask, tracker) for tracker, mask in bits.items())
+            call = self._calls[state] = _ItemCall(goals, after, fresh)
         return call
 
     def _item_return(self, call: _ItemCall, first_byte: int) -> int:

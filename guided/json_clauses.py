@@ -7,16 +7,14 @@ negation already pushed inside it, so that whoever builds an automaton never see
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from .json_schema import Schema
     from .language import Language
 
 
-@dataclass(frozen=True, slots=True)
-class KeyRule:
+class KeyRule(NamedTuple):
     """Every property whose (decoded) name is in `keys` has a value that satisfies `value`.
 
     All of JSON Schema's property keywords are such rules: `properties` (one name), `patternProperties` (a pattern),
@@ -28,16 +26,14 @@ class KeyRule:
     value: Schema
 
 
-@dataclass(frozen=True, slots=True)
-class KeyExists:
+class KeyExists(NamedTuple):
     """At least one property has a name in `keys` and a value that satisfies `value` (a negated KeyRule)."""
 
     keys: Language
     value: Schema
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectClause:
+class ObjectClause(NamedTuple):
     """A conjunction of what an object must be.
 
     Attributes:
@@ -59,8 +55,7 @@ class ObjectClause:
     exists: tuple[KeyExists, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Contains:
+class Contains(NamedTuple):
     """Between `minimum` and `maximum` (None: any number) of the items with index in [first, last) satisfy `item`.
 
     `last` None: to the end. Also a negated `items` or `prefixItems` entry: at least one item that does not satisfy it.
@@ -73,8 +68,7 @@ class Contains:
     last: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ArrayClause:
+class ArrayClause(NamedTuple):
     """A conjunction of what an array must be: item `i` satisfies `prefix[i]`, or `rest` behind the prefix."""
 
     prefix: tuple[Schema, ...]
@@ -86,8 +80,7 @@ class ArrayClause:
     has_duplicates: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Alternatives:
+class Alternatives(NamedTuple):
     """What a value may be. Nothing at all (`strings` and `numbers` empty, no clause, no literal): nothing satisfies it.
 
     Attributes:

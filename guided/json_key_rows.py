@@ -160,33 +160,28 @@ class OpenKeyRows(JsonStringRows):
         super().__init__(pushdown, automaton)
         self._keys = automaton
         result = automaton.accepted(automaton.ANY_NAME)
-        self._any_name = self._rows[automaton.ANY_NAME] = pushdown.add_block(any_string_block(result))
+        any_name = self._rows[automaton.ANY_NAME] = pushdown.add_block(any_string_block(result))
+        self._any_name_cells = pushdown.tables.lines[pushdown.tables.row_line.values[any_name]].copy()
 
     def expand_row(self, pushdown: Pushdown, row: int, key: Any) -> None:
         """Sets the cells of one row. Keys of its own: ("escape", state), behind a backslash."""
-        if isinstance(key, tuple) and key[0] == "escape":
+        if isinstance(key, int):
+            self._expand_state(row, key)
+        elif key[0] == "escape":
             pushdown.set_arcs(row, self._arcs(*SHAPES.normal("escape", 0, self.automaton.arcs(key[1]))))
         else:
             super().expand_row(pushdown, row, key)
 
     def _expand_state(self, row: int, state: int) -> None:
         """A copy of the row in which any text may come, with the differences."""
-        children = self._keys.children(state)
-        if not all(_is_plain(code) for code, _ in children):
-            super()._expand_state(row, state)
-            return
-        cells = self.pushdown.lines[self.pushdown.row_line.values[self._any_name]].copy()
-        for code, target in children:
-            cells[code] = self.row(target)
-        if children:
-            cells[BACKSLASH] = self._row_behind_backslash(state)
-        cells[QUOTE] = self.pushdown.pop(self.automaton.accepted(state))
-        self.pushdown.set_cells(row, cells)
-
-    def _row_behind_backslash(self, state: int) -> int:
-        """A row of its own, though several states may lead on alike: hardly any of them is ever expanded."""
-        return self.pushdown.new_row(self, ("escape", state))
-
-
-def _is_plain(code: int) -> bool:
-    return 0x20 <= code < 0x7F and code not in (QUOTE, BACKSLASH)
+        pushdown = self.pushdown
+        changes = [(QUOTE, pushdown.pop(self.automaton.accepted(state)))]
+        for code, target in self._keys.children(state):
+            if not 0x20 <= code < 0x7F or code in (QUOTE, BACKSLASH):
+                super()._expand_state(row, state)
+                return
+            changes.append((code, self.row(target)))
+        if len(changes) > 1:
+            # A row of its own, though several states may lead on alike: hardly any of them is ever expanded.
+            changes.append((BACKSLASH, pushdown.new_row(self, ("escape", state))))
+        pushdown.set_own_cells(row, self._any_name_cells, changes)

@@ -15,7 +15,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from .language import Language
-from .language_size import few_texts
+from .language_size import few_texts, is_endless_language
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -39,20 +39,24 @@ class KeySpace:
         names: the declared names, sorted (so that those with a common prefix are neighbours).
         number: the number of each declared name.
         general: the key languages that are neither finite nor the complement of a finite one.
+        few_names: the names of those classes that have only a few; None: not looked for yet.
     """
 
-    __slots__ = ("__dict__", "_children", "_hash", "general", "names", "number")
+    __slots__ = ("__dict__", "_budget", "_children", "_endless", "_hash", "few_names", "general", "names", "number")
 
-    def __init__(self, names: Iterable[str], general: Iterable[Language]) -> None:
+    def __init__(self, names: Iterable[str], general: Iterable[Language], budget: Budget) -> None:
         self.names = tuple(sorted(set(names)))
         self.number = {name: index for index, name in enumerate(self.names)}
         self.general = tuple(dict.fromkeys(general))
         self._hash = hash((self.names, self.general))
+        self._budget = budget
         self._children: dict[tuple[int, int, int], tuple[tuple[int, int, int], ...]] = {}
+        self._endless: dict[int, bool] = {}
+        self.few_names: frozenset[str] | None = None
 
     @staticmethod
-    def of(clauses: Iterable[ObjectClause], budget: Budget) -> KeySpace:
-        """The coarsest one that is fine enough for `clauses`."""
+    def of(clauses: Iterable[ObjectClause], budget: Budget, known: dict[KeySpace, KeySpace]) -> KeySpace:
+        """The coarsest one that is fine enough for `clauses`; one of the `known` ones, or added to them."""
         names: set[str] = set()
         general: list[Language] = []
         tells_apart = False
@@ -68,11 +72,15 @@ class KeySpace:
                     continue
                 general.append(part.keys)
                 tells_apart |= clause.min_properties > 1 or bool(clause.exists)
-        space = KeySpace(names, general)
+        space = KeySpace(names, general, budget)
+        space = known.setdefault(space, space)
         if tells_apart:
-            few = [few_texts(language, MAX_FEW_NAMES, budget) for language, _ in space.classes]
-            if any(few):
-                return KeySpace(names.union(*(texts for texts in few if texts)), general)
+            if space.few_names is None:
+                few = [few_texts(language, MAX_FEW_NAMES, budget) for language, _ in space.classes]
+                space.few_names = frozenset().union(*(texts for texts in few if texts))
+            if space.few_names:
+                space = KeySpace(names | space.few_names, general, budget)
+                space = known.setdefault(space, space)
         return space
 
     def __hash__(self) -> int:
@@ -87,16 +95,29 @@ class KeySpace:
     def classes(self) -> tuple[tuple[Language, int], ...]:
         """The classes of additional names: each with the bit set of the `general` languages that it lies in. They are
         disjoint, none is empty, and together they hold every name that is not declared."""
+        return tuple((language, inside) for language, inside in self._parts if not language.is_empty(self._budget))
+
+    @cached_property
+    def _parts(self) -> list[tuple[Language, int]]:
+        """The classes, and some that may be empty: kept, so that what is known of them is not lost when the budget
+        stops the work."""
         others = Language.everything() - Language.literals(self.names) if self.names else Language.everything()
         if not self.general:
-            return ((others, 0),)
-        parts = [(language & others, inside) for language, inside in _combinations(self.general)]
-        return tuple((language, inside) for language, inside in parts if not language.is_empty())
+            return [(others, 0)]
+        return [(language & others, inside) for language, inside in _combinations(self.general)]
 
     @property
     def num_classes(self) -> int:
         """The number of `classes`, which need not be worked out where there is one."""
         return len(self.classes) if self.general else 1
+
+    def is_endless(self, class_number: int) -> bool:
+        """Whether each beginning of a name in a class is one of infinitely many."""
+        endless = self._endless.get(class_number)
+        if endless is None:
+            endless = is_endless_language(self.classes[class_number][0], self._budget)
+            self._endless[class_number] = endless
+        return endless
 
     def children(self, low: int, high: int, depth: int) -> tuple[tuple[int, int, int], ...]:
         """The branches of a trie node: `(code point, low, high)` for each character that comes at `depth` in

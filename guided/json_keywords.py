@@ -266,6 +266,11 @@ def _declared(located: Located, declared: dict[str, Any]) -> list[tuple[str, Sch
     return [(name, subschema(value, f"{pointer}/properties/{escaped(name)}")) for name, value in declared.items()]
 
 
+def property_of(located: Located, name: str, value: Any) -> Schema:
+    """The node of one of the subschemas in `properties`."""
+    return located.scope.of_value().subschema(value, f"{located.pointer}/properties/{escaped(name)}")
+
+
 def _patterned(located: Located, words: dict[str, Any]) -> list[tuple[str, Schema]]:
     subschema, pointer = located.scope.of_value().subschema, f"{located.pointer}/patternProperties"
     found = [

@@ -18,19 +18,21 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from .cells import DEAD, SMALL_RESULTS
+from .choice_rows import add_choices
+from .errors import GrammarError
 from .json_array_machine import ArrayMachine
 from .json_keys import is_plain_name
 from .json_object_machine import ObjectMachine
-from .json_repetition import MAX_RARE_VALUES, PLAIN_NUMBERS, check_repetition
+from .json_repetition import PLAIN_NUMBERS, check_repetition
 from .json_satisfiability import Satisfiability
-from .json_scarce_strings import PLENTY, ScarceStringRows, count_texts
+from .json_scarce_strings import ScarceStringRows, count_texts
 from .json_schema import alternatives
 from .json_schema_nodes import Located
 from .json_whitespace import Whitespace, WhitespaceOptions
 from .language import JointAutomaton, Language
-from .language_size import few_texts
+from .language_size import is_endless_automaton
 from .number_blocks import number_block
-from .pushdown import DEAD, SMALL_RESULTS
 from .text_lowering import JsonStringRows, Utf8Rows, any_string_block
 
 if TYPE_CHECKING:
@@ -83,13 +85,13 @@ class JsonMachine:
         self.options = options or JsonOptions()
         self.satisfiability = Satisfiability(pushdown.budget, any_order=self.options.any_order)
         self.whitespace = Whitespace(pushdown, self.options.whitespace)
-        self._value_rows: dict[tuple[tuple[Schema, ...], bool], int] = {}
-        self._value_returns: dict[tuple[tuple[Schema, ...], bool], int] = {}
-        self._entries: dict[tuple[tuple[Schema, ...], bool], tuple[Entry, ...]] = {}
+        self._value_rows: dict[tuple[tuple[Schema, ...], int], int] = {}
+        self._value_returns: dict[tuple[tuple[Schema, ...], int], int] = {}
+        self._entries: dict[tuple[tuple[Schema, ...], int], tuple[Entry, ...]] = {}
         self._goal_numbers: dict[Schema, int] = {}
         self._strings: dict[tuple[Language, ...], int] = {}
         self._numbers: dict[tuple[Language, ...], list[Entry]] = {}
-        self._scarce_strings: dict[tuple[Language, ...], int | None] = {}
+        self._scarce_strings: dict[tuple[tuple[Language, ...], int], int | None] = {}
         self._unfinished: dict[tuple[Language, ...], JointAutomaton] = {}
         self._literals: dict[tuple[bytes, int], int] = {}
         self._objects: dict[tuple[tuple[ObjectClause, int], ...], ObjectMachine] = {}
@@ -107,14 +109,15 @@ class JsonMachine:
             check_repetition(schema, self.satisfiability)
         return True
 
-    def value_row(self, goals: tuple[Schema, ...], *, plain_numbers: bool = False) -> int:
+    def value_row(self, goals: tuple[Schema, ...], fresh: int = 0) -> int:
         """The row at a value's first byte (white space is behind it). The value ends with the bit set of the `goals`
         that it satisfies, at least one of which must be satisfiable.
 
         Args:
-            plain_numbers: a value that is a number has only one spelling.
+            fresh: bit set of goals that are of use only with a value that did not come before. Where there are any, a
+                number has only one spelling.
         """
-        key = (goals, plain_numbers)
+        key = (goals, fresh)
         row = self._value_rows.get(key)
         if row is None:
             row = self._value_rows[key] = self.pushdown.new_row(self, ("value", *key))
@@ -128,21 +131,19 @@ class JsonMachine:
                 numbers[schema] = len(numbers)
         return tuple(sorted(distinct, key=numbers.__getitem__))
 
-    def entries(self, goals: tuple[Schema, ...], *, plain_numbers: bool = False) -> tuple[Entry, ...]:
+    def entries(self, goals: tuple[Schema, ...], fresh: int = 0) -> tuple[Entry, ...]:
         """All ways in which a value for `goals` begins, each with a byte of its own."""
-        key = (goals, plain_numbers)
+        key = (goals, fresh)
         entries = self._entries.get(key)
         if entries is None:
-            entries = self._entries[key] = tuple(self._find_entries(goals, plain_numbers))
+            entries = self._entries[key] = tuple(self._find_entries(goals, fresh))
         return entries
 
-    def after_whitespace(
-        self, returns: tuple[int, ...], goals: tuple[Schema, ...], *, plain_numbers: bool = False
-    ) -> int:
+    def after_whitespace(self, returns: tuple[int, ...], goals: tuple[Schema, ...], fresh: int = 0) -> int:
         """A cell that pushes `returns` and then calls a value, with white space before it if there is any."""
         if self.whitespace.row is None:
-            return self.pushdown.push(returns, self.value_row(goals, plain_numbers=plain_numbers))
-        key = (goals, plain_numbers)
+            return self.pushdown.push(returns, self.value_row(goals, fresh))
+        key = (goals, fresh)
         ret = self._value_returns.get(key)
         if ret is None:
             ret = self._value_returns[key] = self.pushdown.new_return(self, key)
@@ -153,7 +154,7 @@ class JsonMachine:
         if key[0] == "value":
             arcs = [
                 (byte, byte, pushdown.push(returns, after) if returns else after)
-                for byte, returns, after in self.entries(key[1], plain_numbers=key[2])
+                for byte, returns, after in self.entries(key[1], key[2])
             ]
             pushdown.set_arcs(row, arcs)
         else:
@@ -163,9 +164,9 @@ class JsonMachine:
 
     def resume(self, pushdown: Pushdown, ret: int, key: tuple, result: int) -> int:
         """Called by the pushdown automaton: the white space before a value has ended."""
-        return self.value_row(key[0], plain_numbers=key[1])
+        return self.value_row(*key)
 
-    def _find_entries(self, goals: tuple[Schema, ...], plain_numbers: bool) -> list[Entry]:
+    def _find_entries(self, goals: tuple[Schema, ...], fresh: int) -> list[Entry]:
         self.pushdown.budget.spend(5 * len(goals))
         values = [alternatives(goal) for goal in goals]
         entries: list[Entry] = []
@@ -174,11 +175,11 @@ class JsonMachine:
             if bits:
                 entries.append(Entry(text[0], (), self._literal(text[1:], bits)))
         strings = tuple(value.strings for value in values)
-        row = (plain_numbers and self._scarce_string_row(strings)) or self._string_row(strings)
+        row = (fresh and self._scarce_string_row(strings, fresh)) or self._string_row(strings)
         if row != DEAD:
             entries.append(Entry(0x22, (), row))
         numbers = tuple(value.numbers for value in values)
-        if plain_numbers:
+        if fresh:
             numbers = tuple(language & PLAIN_NUMBERS for language in numbers)
         entries += self._number_entries(numbers)
         entries += self._container_entries(values)
@@ -200,20 +201,25 @@ class JsonMachine:
             entries += obj.entries()
         return entries
 
-    def _scarce_string_row(self, languages: tuple[Language, ...]) -> int | None:
-        """The row of strings that are items which must be different; None if they never run out."""
-        if languages not in self._scarce_strings:
-            joint = self._joint(languages)
-            counts = count_texts(joint, self.pushdown.budget)
-            row = None
-            start = joint.start
-            if counts and start is not None and min(counts.values()) < PLENTY and counts[start] > MAX_RARE_VALUES:
-                # Where there are rare values too, it is known which of them are left.
-                budget = self.pushdown.budget
-                if all(not few_texts(language, MAX_RARE_VALUES, budget) for language in set(languages)):
-                    row = ScarceStringRows(self.pushdown, joint, counts).start
-            self._scarce_strings[languages] = row
-        return self._scarce_strings[languages]
+    def _scarce_string_row(self, languages: tuple[Language, ...], fresh: int) -> int | None:
+        """The row of strings of which some are of use only if they did not come before, and could run out; else
+        None."""
+        key = (languages, fresh)
+        if key not in self._scarce_strings:
+            row, budget = None, self.pushdown.budget
+            ending = [each for bit, each in enumerate(languages) if fresh >> bit & 1 and each != Language.everything()]
+            if any(not is_endless_automaton(self._joint((each,)), budget) for each in ending):
+                joint = self._joint(languages)
+                counts = count_texts(joint, budget, fresh)
+                if counts is None:
+                    reason = "strings that must be different are told apart in too many ways at once"
+                    raise GrammarError("too_complex", reason, keyword="uniqueItems")
+                row = ScarceStringRows(self.pushdown, joint, counts).start
+            self._scarce_strings[key] = row
+            for each in ending:
+                if (each,) != languages:
+                    self._unfinished.pop((each,), None)
+        return self._scarce_strings[key]
 
     def _string_row(self, languages: tuple[Language, ...]) -> int:
         row = self._strings.get(languages)
@@ -252,7 +258,7 @@ class JsonMachine:
                 bits[text] = bits.get(text, 0) | 1 << place
         if not 0 < sum(map(len, bits)) <= MAX_LISTED or not all(map(is_plain_name, bits)):
             return None
-        return self.pushdown.add_choices((text.encode() + b'"', result) for text, result in bits.items()).row
+        return add_choices(self.pushdown, ((text.encode() + b'"', result) for text, result in bits.items())).row
 
     def _number_entries(self, languages: tuple[Language, ...]) -> list[Entry]:
         entries = self._numbers.get(languages)

@@ -14,20 +14,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from .cells import DEAD
+from .choice_rows import add_choices
 from .choice_tree import ChoiceTree
 from .json_key_rows import KeyAutomaton, OpenKeyAutomaton, OpenKeyRows
-from .json_keys import KeySpace, key_code, key_of_code, spellings
+from .json_keys import key_code, key_of_code, spellings
 from .json_object_plan import bit_numbers
 from .language import JointAutomaton
-from .pushdown import DEAD
 from .text_lowering import JsonStringRows
 
 if TYPE_CHECKING:
+    from .choice_rows import Choices
     from .json_clauses import ObjectClause
     from .json_machine import Entry, JsonMachine
     from .json_object_plan import ObjectPlan, ObjectState
     from .json_schema import Schema
-    from .pushdown import Choices, Pushdown
+    from .pushdown import Pushdown
 
 
 class LevelState(NamedTuple):
@@ -56,7 +58,7 @@ class ObjectMachine:
     def __init__(self, machine: JsonMachine, clauses: tuple[tuple[ObjectClause, int], ...]) -> None:
         self._machine = machine
         self._pushdown = machine.pushdown
-        self._space = space = KeySpace.of((clause for clause, _ in clauses), machine.pushdown.budget)
+        self._space = space = machine.satisfiability.key_space([clause for clause, _ in clauses])
         self._plans: list[ObjectPlan] = [machine.satisfiability.object_plan(clause, space) for clause, _ in clauses]
         self._bits = [bits for _, bits in clauses]
         self._rows: dict[tuple, int] = {}
@@ -186,7 +188,7 @@ class ObjectMachine:
                     code = key_code(number)
                     self._spelled.append([(text + b'":', code) for text in spellings(self._space.names[number])])
                 self._name_tree = ChoiceTree(text for texts in self._spelled for text in texts)
-            self._choices = self._pushdown.add_choices(self._name_tree)
+            self._choices = add_choices(self._pushdown, self._name_tree)
             self._name_tree, self._spelled = None, []
         return self._choices
 

@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .json_keys import listed_names
-from .json_repetition import is_endless_language
-from .json_schema import EVERYTHING, conjunction
+from .json_schema import conjunction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -153,8 +152,11 @@ class ObjectPlan:
         """What the value of a property with this key must satisfy."""
         value = self._values.get(key)
         if value is None:
-            parts = list(dict.fromkeys(self.clause.rules[rule].value for rule in self._rules.on(key)))
-            value = EVERYTHING if not parts else parts[0] if len(parts) == 1 else conjunction(*parts)
+            numbers = self._rules.on(key)
+            if len(numbers) == 1:
+                value = self.clause.rules[numbers[0]].value
+            else:
+                value = conjunction(*[self.clause.rules[number].value for number in numbers])
             self._values[key] = value
         return value
 
@@ -352,14 +354,14 @@ class ObjectPlan:
         return good
 
     def _is_endless(self, class_number: int) -> bool:
-        return is_endless_language(self.space.classes[class_number][0], self._satisfiability.budget)
+        return self.space.is_endless(class_number)
 
 
 class _KeyIndex:
     """Which of a clause's rules (or exists) a key falls under."""
 
     def __init__(self, parts: tuple[KeyRule, ...] | tuple[KeyExists, ...], space: KeySpace) -> None:
-        self._by_name: dict[int, list[int]] = {}
+        self._by_name: dict[int, tuple[int, ...]] = {}
         self._all_but: list[tuple[int, frozenset[str]]] = []
         self._general: list[tuple[int, Language]] = []
         self._space = space
@@ -370,12 +372,17 @@ class _KeyIndex:
                 self._general.append((index, part.keys))
             elif listed[1]:
                 for name in listed[0]:
-                    self._by_name.setdefault(space.number[name], []).append(index)
+                    number = space.number[name]
+                    self._by_name[number] = (*self._by_name.get(number, ()), index)
             else:
                 self._all_but.append((index, listed[0]))
+        # Of most clauses: no declared name falls under a pattern, or under what is said of all other names.
+        self._names_are_listed = not self._general and all(len(names) == len(space.names) for _, names in self._all_but)
 
     def on(self, key: int) -> tuple[int, ...]:
         """The numbers of the parts whose names hold those of `key`."""
+        if key >= 0 and self._names_are_listed:
+            return self._by_name.get(key, ())
         found = self._found.get(key)
         if found is None:
             found = self._found[key] = tuple(sorted(self._find(key)))

@@ -7,12 +7,14 @@ not match: texts between the two are never generated, so that no validator can o
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 
 from .errors import GrammarError
 from .language import Language
 from .string_formats import format_language as known_format
 
+_LITERAL_BEGINNING = re.compile(r"\^((?:(?:[\w:/@#%&~ -]|\\[/.-])(?![*?{]))+)")
 _CLASSES = frozenset("dDwWsSbB")
 _SAFE_FOR_CLASSES = r"[\x00-\x1b\x20-\x7f]*"
 _SAFE_FOR_DOT = r"[^\r\u2028\u2029]*"
@@ -54,6 +56,12 @@ def no_text() -> Language:
 def matching(pattern: str) -> Language:
     """Texts that match for every reader of the pattern."""
     return Language.regex(pattern, "ecma")
+
+
+def literal_beginning(pattern: str) -> str:
+    """What every text that matches begins with, as far as it is plain to see."""
+    found = _LITERAL_BEGINNING.match(pattern)
+    return "" if found is None or "|" in pattern else found[1].replace("\\", "")
 
 
 def not_matching(pattern: str) -> Language:

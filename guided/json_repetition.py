@@ -10,7 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from .errors import GrammarError
-from .json_keys import KeySpace
 from .json_scarce_strings import count_texts
 from .json_schema import alternatives
 from .json_schema_nodes import Located
@@ -54,7 +53,7 @@ def check_repetition(schema: Schema, satisfiability: Satisfiability) -> None:
                 place = _place_of(schema)
                 raise GrammarError(error.fault, error.reason, location=place, keyword=error.keyword) from None
         for clause in values.objects:
-            children += satisfiability.object_plan(clause, KeySpace.of((clause,), satisfiability.budget)).children()
+            children += satisfiability.lone_object_plan(clause).children()
         for child in children:
             if child not in seen:
                 seen.add(child)
@@ -120,7 +119,7 @@ def count_scarce(schema: Schema, satisfiability: Satisfiability) -> int | None:
     ):
         return None
     automaton = JointAutomaton((values.strings,), satisfiability.budget)
-    counts = count_texts(automaton, satisfiability.budget)
+    counts = count_texts(automaton, satisfiability.budget, 1)
     if not counts or automaton.start is None or counts[automaton.start] <= MAX_RARE_VALUES:
         return None
     return counts[automaton.start]
@@ -161,7 +160,7 @@ def _has_endless_arrays(clause: ArrayClause, satisfiability: Satisfiability) -> 
 
 def _has_endless_objects(clause: ObjectClause, satisfiability: Satisfiability) -> bool:
     """Whether an object of the clause can always be given another property with a new name."""
-    plan = satisfiability.object_plan(clause, KeySpace.of((clause,), satisfiability.budget))
+    plan = satisfiability.lone_object_plan(clause)
     return not plan.live(plan.initial, 0) or (clause.max_properties is None and plan.has_endless_names())
 
 
@@ -191,7 +190,7 @@ class _ContainerWalk:
             if plan.live(plan.initial):
                 yield from self._arrays(plan, plan.initial, [], depth)
         for clause in values.objects:
-            plan = self._satisfiability.object_plan(clause, KeySpace.of((clause,), self._satisfiability.budget))
+            plan = self._satisfiability.lone_object_plan(clause)
             if plan.live(plan.initial, 0):
                 yield from self._objects(plan, plan.initial, {}, depth)
 

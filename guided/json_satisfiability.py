@@ -14,12 +14,15 @@ from .errors import GrammarError
 from .json_array_plan import ArrayPlan
 from .json_drafts import ANNOTATIONS
 from .json_keys import KeySpace
+from .json_keywords import property_of
 from .json_object_plan import ObjectPlan
 from .json_repetition import value_key
 from .json_schema import EVERYTHING, alternatives, constant
 from .json_schema_nodes import Located
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .budget import Budget
     from .json_clauses import ArrayClause, ObjectClause
     from .json_schema import Schema
@@ -28,7 +31,7 @@ MAX_DEPTH = 20_000
 """Schemas that may wait for each other; deeper ones are refused."""
 
 
-_HARMLESS = frozenset((*ANNOTATIONS, "additionalProperties", "items", "properties", "type"))
+_HARMLESS = frozenset((*ANNOTATIONS, "$schema", "additionalProperties", "definitions", "items", "properties", "type"))
 """Keywords that leave some value of each type: at least "", 0, [] or {}."""
 _HARMLESS_ALONE = {
     "string": frozenset(("format", "maxLength", "minLength")),
@@ -36,6 +39,10 @@ _HARMLESS_ALONE = {
     "integer": frozenset(("maximum", "minimum")),
 }
 """Keywords one of which leaves some value of the type, when there are only harmless ones beside it."""
+
+
+MAX_LOOK = 4
+"""How deep required properties are looked into."""
 
 
 class _NeedsChild(Exception):
@@ -62,7 +69,9 @@ class Satisfiability:
         self._constants: dict[str, Schema] = {}
         self._known: dict[Schema, bool] = {}
         self._object_plans: dict[tuple[ObjectClause, KeySpace], ObjectPlan] = {}
+        self._lone_object_plans: dict[ObjectClause, ObjectPlan] = {}
         self._array_plans: dict[ArrayClause, ArrayPlan] = {}
+        self._key_spaces: dict[KeySpace, KeySpace] = {}
         self._waiting: dict[Schema, int] = {}
         self._assumed: dict[Schema, int] = {}
         self._lowest = 0
@@ -94,12 +103,23 @@ class Satisfiability:
             schema = self._constants[key] = constant(value)
         return schema
 
+    def key_space(self, clauses: Iterable[ObjectClause]) -> KeySpace:
+        """How the names of objects under these clauses are told apart; the same one for the same."""
+        return KeySpace.of(clauses, self.budget, self._key_spaces)
+
     def object_plan(self, clause: ObjectClause, space: KeySpace) -> ObjectPlan:
         """The plan of `clause` with the names numbered by `space`; the same one for the same."""
         key = (clause, space)
         plan = self._object_plans.get(key)
         if plan is None:
             plan = self._object_plans[key] = ObjectPlan(clause, space, self)
+        return plan
+
+    def lone_object_plan(self, clause: ObjectClause) -> ObjectPlan:
+        """The plan of `clause` where only its own names need be told apart."""
+        plan = self._lone_object_plans.get(clause)
+        if plan is None:
+            plan = self._lone_object_plans[clause] = self.object_plan(clause, self.key_space((clause,)))
         return plan
 
     def array_plan(self, clause: ArrayClause) -> ArrayPlan:
@@ -154,7 +174,7 @@ class Satisfiability:
         values = alternatives(schema)
         if values.null or values.true or values.false:
             return True
-        if not values.strings.is_empty() or not values.numbers.is_empty():
+        if not values.strings.is_empty(self.budget) or not values.numbers.is_empty(self.budget):
             return True
         for clause in values.arrays:
             if not clause.min_items and not clause.contains and not clause.has_duplicates:
@@ -165,15 +185,15 @@ class Satisfiability:
         for clause in values.objects:
             if not clause.min_properties and not clause.required and not clause.exists:
                 return True
-            plan = self.object_plan(clause, KeySpace.of((clause,), self.budget))
+            plan = self.lone_object_plan(clause)
             if plan.live(plan.initial, 0):
                 return True
         return False
 
 
-def _is_obvious(schema: Schema) -> bool:
+def _is_obvious(schema: Schema, look: int = MAX_LOOK) -> bool:
     """Whether a schema is satisfiable by the look of it, without working out its alternatives (most are)."""
-    if type(schema) is not Located:
+    if type(schema) is not Located or not look:
         return schema is EVERYTHING
     words = schema.keywords
     others = words.keys() - _HARMLESS
@@ -182,4 +202,10 @@ def _is_obvious(schema: Schema) -> bool:
     kind = words.get("type")
     if kind == "string" and "enum" in others:
         return any(isinstance(value, str) and value.isascii() for value in words["enum"])
+    if kind == "object" and "required" in others:
+        declared = words.get("properties", {})
+        return all(
+            name.isascii() and name in declared and _is_obvious(property_of(schema, name, declared[name]), look - 1)
+            for name in words["required"]
+        )
     return isinstance(kind, str) and others <= _HARMLESS_ALONE.get(kind, frozenset())

@@ -2,15 +2,16 @@
 
 Of a finite language (say, names of at most 39 characters) every text may have been used up behind some beginning. So
 its rows lead to a state behind which there are not plenty of texts by way of a check (`Pushdown.checked`): only while
-fewer of the texts remembered begin like this than there are behind it. Only texts of plain characters, which are one
-byte each, are counted; other characters and escapes come only where there are plenty of texts behind them.
+fewer of the texts remembered begin like this than there are behind it. If so, one of the ways on, or the end, is left:
+there are not more texts behind them together, nor fewer remembered. Only texts of plain characters, which are one byte
+each, are counted; other characters and escapes come only where there are plenty of texts behind them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .pushdown import DEAD
+from .cells import DEAD
 from .text_lowering import SHAPES, JsonStringRows
 
 if TYPE_CHECKING:
@@ -26,9 +27,12 @@ MAX_STATES = 2000
 """States of a language that are looked at."""
 
 
-def count_texts(automaton: JointAutomaton, budget: Budget) -> dict[int, int] | None:
+def count_texts(automaton: JointAutomaton, budget: Budget, fresh: int) -> dict[int, int] | None:
     """For each state how many texts of plain characters lead on from it, at most PLENTY. None: there are too many
-    states."""
+    states.
+
+    fresh: bit set of the languages whose texts must not come again; those of others are as good as plenty.
+    """
     if automaton.start is None:
         return {}
     arcs: dict[int, list[tuple[int, int]]] = {}
@@ -46,17 +50,18 @@ def count_texts(automaton: JointAutomaton, budget: Budget) -> dict[int, int] | N
         for first, last, target in automaton.arcs(state):
             pending.append(target)
             width = sum(max(0, min(last, high) - max(first, low) + 1) for low, high in PLAIN)
-            if width:
-                arcs[state].append((width, target))
-                before.setdefault(target, []).append(state)
+            arcs[state].append((width, target))
+            before.setdefault(target, []).append(state)
         num_open[state] = len(arcs[state])
     # Those on a cycle, or before one, have infinitely many.
     counts = dict.fromkeys(arcs, PLENTY)
     pending = [state for state, number in num_open.items() if not number]
     while pending:
         state = pending.pop()
-        number = bool(automaton.accepted(state)) + sum(width * counts[target] for width, target in arcs[state])
-        counts[state] = min(PLENTY, number)
+        accepted = automaton.accepted(state)
+        if not accepted & ~fresh and all(width or counts[target] < PLENTY for width, target in arcs[state]):
+            number = bool(accepted) + sum(width * counts[target] for width, target in arcs[state])
+            counts[state] = min(PLENTY, number)
         for previous in before.get(state, ()):
             num_open[previous] -= 1
             if not num_open[previous]:
@@ -73,14 +78,21 @@ class ScarceStringRows(JsonStringRows):
         self.start = DEAD if automaton.start is None else self.row(automaton.start)
 
     def _arcs(self, shape: Shape, targets: tuple[int, ...]) -> list[tuple[int, int, int]]:
-        cells: list[tuple[int, int, int]] = []
+        if all(self._counts[target] == PLENTY for target in targets):
+            return super()._arcs(shape, targets)
+        # Between two characters, then: rows inside of one are made only where there are plenty.
+        plenty = [
+            (low, high, targets[place])
+            for low, high, place in shape.ranges
+            if isinstance(place, int) and self._counts[targets[place]] == PLENTY
+        ]
+        cells = super()._arcs(*SHAPES.normal(self.character_kind, 0, tuple(plenty))) if plenty else []
         for first, last, rest, used in SHAPES.arcs(shape):
-            behind = tuple([targets[index] for index in used])
-            fewest = min(self._counts[target] for target in behind)
-            if fewest == PLENTY:
-                cells.append((first, last, self.row(behind[0] if rest is None else (rest, behind))))
-            elif rest is None and fewest:
-                cells.append((first, last, self.pushdown.checked(self.row(behind[0]), fewest)))
+            if rest is None:
+                target = targets[used[0]]
+                fewest = self._counts[target]
+                if 0 < fewest < PLENTY:
+                    cells.append((first, last, self.pushdown.checked(self.row(target), fewest)))
         return cells
 
 

@@ -259,8 +259,8 @@ def _overlap(first: Alternatives, second: Alternatives, schema: Schema) -> bool:
         or (first.false and second.false)
         or objects_overlap(first.objects, second.objects, budget)
         or bool(both_arrays(first.arrays, second.arrays, budget))
-        or not (first.strings & second.strings).is_empty(budget)
-        or not (first.numbers & second.numbers).is_empty(budget)
+        or schema.store.have_common_text(first.strings, second.strings)
+        or schema.store.have_common_text(first.numbers, second.numbers)
     )
 
 

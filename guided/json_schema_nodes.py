@@ -26,11 +26,22 @@ class SchemaStore:
         budget: what work on these nodes may cost.
     """
 
-    __slots__ = ("budget", "nodes")
+    __slots__ = ("_common", "budget", "nodes")
 
     def __init__(self, budget: Budget | None = None) -> None:
         self.budget = budget or Budget()
         self.nodes: dict[tuple, Schema] = {}
+        self._common: dict[tuple[Language, Language], Language] = {}
+
+    def have_common_text(self, first: Language, second: Language) -> bool:
+        """Whether some text is in both. Where the budget stops the search, the next time it goes on."""
+        common = self._common.get((first, second))
+        if common is None:
+            common = first & second
+            if common.is_nothing():
+                return False
+            self._common[first, second] = common
+        return not common.is_empty(self.budget)
 
 
 class Schema:
@@ -57,10 +68,11 @@ class Schema:
 class Memo:
     """What was worked out about a node; each is None until then."""
 
-    __slots__ = ("alternatives", "applicators", "shape", "simplified")
+    __slots__ = ("alternatives", "applicators", "keywords", "shape", "simplified")
 
     def __init__(self) -> None:
         self.alternatives: Alternatives | None = None
+        self.keywords: dict[str, Any] | None = None
         self.shape: tuple[int, int] | None = None
         self.applicators: tuple[Schema, ...] | None = None
         self.simplified: Schema | None = None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import number_constraints
 from .json_applicators import IN_PLACE, applicators, keywords_of
-from .json_patterns import matching, not_matching, not_of_format, of_format
+from .json_patterns import literal_beginning, matching, not_matching, not_of_format, of_format
 from .json_schema_nodes import (
     EVERYTHING,
     NOTHING,
@@ -186,11 +186,25 @@ def _simplified(both: Conjunction) -> Schema:
         values = _finite(part, MAX_LOOK)
         if values is not None:
             return _filtered(values, both)
+    if may == STRING and _begin_differently(both.parts):
+        return NOTHING
     positive = [part for part in both.parts if type(part) is Located]
     for part in both.parts:
         if type(part) is Negation and any(_same(part.parts[0], other) for other in positive):
             return NOTHING
     return both
+
+
+def _begin_differently(parts: tuple[Schema, ...]) -> bool:
+    """Whether the patterns of some subschemas ask for different beginnings of a string."""
+    longest = ""
+    for part in parts:
+        if type(part) is Located and isinstance(part.keywords.get("pattern"), str):
+            beginning = literal_beginning(part.keywords["pattern"])
+            shorter, longest = sorted((beginning, longest), key=len)
+            if not longest.startswith(shorter):
+                return True
+    return False
 
 
 def _finite(schema: Schema, look: int) -> tuple[Any, ...] | None:

@@ -45,7 +45,7 @@ class Language:
         parts: the operands.
     """
 
-    __slots__ = ("_own", "digest", "kind", "parts", "value")
+    __slots__ = ("_empty", "_own", "digest", "kind", "parts", "value")
 
     def __init__(self, kind: str, value, parts: tuple[Language, ...] = ()) -> None:
         self.kind, self.value, self.parts = kind, value, parts
@@ -58,6 +58,7 @@ class Language:
         content = f"{kind} {len(parts)} {shown}".encode("utf-8", "surrogatepass")
         self.digest = blake2b(content + b"".join([part.digest for part in parts]), digest_size=16).digest()
         self._own: tuple[_Terms, int] | None = None
+        self._empty: bool | None = None
 
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, Language) and self.digest == other.digest)
@@ -243,10 +244,13 @@ class Language:
 
     def is_empty(self, budget: Budget | None = None) -> bool:
         """Whether no text is in the language. Exact."""
-        if self._is_plain():
-            return self.is_nothing()
-        terms, term = self._automaton(budget)
-        return not terms.liveness.is_live(term)
+        if self._empty is None:
+            if self._is_plain():
+                self._empty = self.is_nothing()
+            else:
+                terms, term = self._automaton(budget)
+                self._empty = not terms.liveness.is_live(term)
+        return self._empty
 
     def _is_plain(self) -> bool:
         """Whether it is made without intersection and complement: then it is empty only if it says so."""
@@ -280,12 +284,10 @@ class Language:
         return None if longest == inf else int(longest)
 
     def _automaton(self, budget: Budget | None) -> tuple[_Terms, int]:
-        """The language as a term of its own, kept for the next question."""
-        if self._own is None:
+        """The language as a term of its own, kept for the next question; of a budget's own, if there is one."""
+        if self._own is None or (budget is not None and self._own[0].table.budget is not budget):
             terms = _Terms(char_sets_of([self]), budget or Budget())
             self._own = terms, translate([self], terms.table)[0]
-        elif budget is not None:
-            self._own[0].table.budget = budget
         return self._own
 
 
@@ -320,25 +322,34 @@ class JointAutomaton:
             if language.kind == "literals":
                 for text in language.value:
                     finite[text] = finite.get(text, 0) | 1 << index
-            else:
+            elif not language.is_nothing():
                 others.append((language, 1 << index))
         self._trie = LiteralTrie(finite, tells_ends_apart=True) if finite else None
-        char_sets = dict.fromkeys(char_sets_of([language for language, _ in others]))
-        if self._trie is not None:
-            char_sets |= dict.fromkeys(self._trie.char_sets())
-        self._terms = _Terms(char_sets, budget or Budget())
-        table = self._terms.table
         self._states: list[tuple[tuple[int, int], ...]] = []
         self._state_ids: dict[tuple[tuple[int, int], ...], int] = {}
         self._masked_arcs: list[tuple[tuple[int, int], ...] | None] = []
         self._arcs: list[tuple[tuple[int, int, int], ...] | None] = []
-        terms = translate([language for language, _ in others], table)
+        if self._trie is None and len(others) == 1:
+            # What is known of a language already (that it is not empty, above all) is not found out again.
+            ((language, bits),) = others
+            self._terms, term = language._automaton(budget)
+            self._components = [(term, bits)]
+        else:
+            self._terms, self._components = self._joined(others, budget or Budget())
+        self._start: int | None = -1
+
+    def _joined(self, others: list[tuple[Language, int]], budget: Budget) -> tuple[_Terms, list[tuple[int, int]]]:
+        """The terms and bits of several languages, and of the trie, in one table."""
+        char_sets = dict.fromkeys(char_sets_of([language for language, _ in others]))
+        if self._trie is not None:
+            char_sets |= dict.fromkeys(self._trie.char_sets())
+        joined = _Terms(char_sets, budget)
+        terms = translate([language for language, _ in others], joined.table)
         components = [(term, bits) for term, (_, bits) in zip(terms, others, strict=True)]
         if self._trie is not None:
             # Bits 0: the trie knows which of the literal languages accept.
-            components.append((table.leaf(self._trie, self._trie.start), 0))
-        self._components = components
-        self._start: int | None = -1
+            components.append((joined.table.leaf(self._trie, self._trie.start), 0))
+        return joined, components
 
     @property
     def start(self) -> int | None:
@@ -400,6 +411,30 @@ class JointAutomaton:
         loop = self._state_of([(self._terms.table.repeat(body, 0, inf), bits)])
         assert loop is not None
         return loop, low, None if high == inf else int(high)
+
+    def bounded(self, state: int) -> tuple[int, int, int] | None:
+        """(state, maximum, furthest) when all that a state asks for is a simple language and a maximum of characters:
+        the state of that language alone, how many characters may come, and how many at most any state behind it
+        `need`s.
+        """
+        components, table = self._states[state], self._terms.table
+        term, bits = components[0]
+        if len(components) > 1 or table.keys[term][0] != "and" or len(table.keys[term][1]) != 2:
+            return None
+        one, other = table.keys[term][1]
+        for language, bound in ((one, other), (other, one)):
+            body, low, high = table.as_repeat(bound)
+            furthest = table.furthest[language]
+            if body == table.any_char and low == 0 and furthest < inf:
+                inner = self._state_of([(language, bits)])
+                assert inner is not None
+                return inner, int(high), int(furthest)
+        return None
+
+    def need(self, state: int) -> int:
+        """How many characters at least must come before one of the languages accepts; exact behind `bounded`."""
+        shortest = self._terms.table.min_length
+        return min([shortest[term] for term, _ in self._states[state]])
 
     def _trie_bits(self, term: int) -> int:
         assert self._trie is not None

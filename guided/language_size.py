@@ -19,7 +19,10 @@ MAX_STATES = 2000
 def texts_that_run_out(language: Language, limit: int, budget: Budget) -> list[str] | None:
     """The texts with a beginning that is one of only finitely many: all others can, whatever has been written of
     them, still become one of infinitely many. None: there are more than `limit`, or it is not seen in MAX_STATES."""
-    automaton = JointAutomaton((language,), budget)
+    return _texts_that_run_out(JointAutomaton((language,), budget), limit, budget)
+
+
+def _texts_that_run_out(automaton: JointAutomaton, limit: int, budget: Budget) -> list[str] | None:
     if automaton.start is None:
         return []
     targets: dict[int, set[int]] = {}
@@ -44,6 +47,11 @@ def texts_that_run_out(language: Language, limit: int, budget: Budget) -> list[s
 def is_endless_language(language: Language, budget: Budget) -> bool:
     """Whether each beginning of a text of the language is one of infinitely many (or there is none)."""
     return texts_that_run_out(language, 0, budget) == []
+
+
+def is_endless_automaton(automaton: JointAutomaton, budget: Budget) -> bool:
+    """The same of the language of an automaton, which keeps the work that the budget stopped."""
+    return _texts_that_run_out(automaton, 0, budget) == []
 
 
 def few_texts(language: Language, limit: int, budget: Budget) -> list[str] | None:

@@ -78,6 +78,8 @@ class Liveness:
             return None
         (other,) = [member for member in positive if member != counted[0]]
         _, low, high = self._terms.as_repeat(counted[0])
+        if high == inf and self._terms.max_length[other] > longest_negated:
+            return self._terms.max_length[other] >= low
         runs = self.lengths(other)
         if runs is None:
             return None
@@ -129,7 +131,7 @@ class Liveness:
     def _search(self, term: int) -> bool:
         """Looks for an accepting state, the nearest to acceptance first; remembers what it learns of each state."""
         live = self._live
-        parents, queue = self._stopped.pop(term, None) or ({term: term}, [(self._terms.min_length[term], term)])
+        parents, queue = self._stopped.pop(term, None) or ({term: term}, [(self._distance(term), term)])
         while queue:
             current = queue[0][1]
             try:
@@ -146,10 +148,18 @@ class Liveness:
             heappop(queue)
             for target in found:
                 parents[target] = current
-                heappush(queue, (self._terms.min_length[target], target))
+                heappush(queue, (self._distance(target), target))
         for dead in parents:
             live[dead] = False
         return False
+
+    def _distance(self, term: int) -> int:
+        """How far acceptance seems to be. Of an intersection the sum, so that progress towards any of its members
+        counts, and not just towards the one that is the farthest."""
+        key = self._terms.keys[term]
+        if key[0] == "and":
+            return sum([self._terms.min_length[member] for member in key[1]])
+        return self._terms.min_length[term]
 
     def _look_behind(self, term: int, parents: dict[int, int]) -> dict[int, None] | None:
         """The terms one character on that are not among the `parents` and of which nothing is known; None: one of

@@ -7,9 +7,11 @@ import numpy as np
 from . import mask_walk as mw
 from . import row_models, trie_nodes
 from .automaton_run import Run
+from .cells import COUNTED, UNEXPANDED
+from .column import address_of
 from .configuration import Frame, Mask
 from .errors import GrammarError
-from .pushdown import COUNTED, UNEXPANDED, Pushdown
+from .pushdown import Pushdown
 from .slices import NO_SLICE, ROOT
 from .token_trie import Vocabulary
 
@@ -30,12 +32,13 @@ class MaskBuilder:
         self._row_model = np.full(256, row_models.UNKNOWN_MODEL, np.int32)
         self._models = np.zeros((16, row_models.MODEL_SIZE), np.uint8)
         self._num_models = 0
+        self._loop_of_model: list[int] = []
         self._slice_of_loop: dict[int, int] = {}
-        self._waiting = np.zeros(2 * mw.MAX_SEGMENTS, np.int64)
+        self._waiting = np.empty(2 * mw.MAX_SEGMENTS, np.int64)
         self._generation = vocabulary.slices.generation
-        self._levels = np.zeros((trie_nodes.MAX_TOKEN_BYTES + 2, mw.LEVEL_SIZE), np.int32)
-        self._base = np.zeros(64, np.int32)
-        self._cells = np.zeros((1024, 2), np.int32)
+        self._levels = np.empty((trie_nodes.MAX_TOKEN_BYTES + 2, mw.LEVEL_SIZE), np.int32)
+        self._base = np.empty(64, np.int32)
+        self._cells = np.empty((1024, 2), np.int32)
         self._fresh = np.zeros(256, np.uint8)
         self._loops = np.zeros(128, np.uint8)
         self._control = np.zeros(mw.CONTROL_SIZE, np.int64)
@@ -43,7 +46,7 @@ class MaskBuilder:
             *((mw.LEVELS, self._levels), (mw.BASE, self._base)),
             *((mw.FRESH, self._fresh), (mw.WAITING, self._waiting)),
         ):
-            self._control[place] = array.ctypes.data
+            self._control[place] = address_of(array)
         self._publish()
 
     def mask(self, run: Run, row: int, accepting: bool, new: bool) -> tuple[Mask, bool, int, int]:
@@ -60,11 +63,11 @@ class MaskBuilder:
             depends on beyond them.
         """
         pushdown = self._pushdown
-        if pushdown.row_line.values[row] == UNEXPANDED:
+        if pushdown.tables.row_line.values[row] == UNEXPANDED:
             pushdown.expand(row)
-        inner, loop, least, most = row, -1, 0, -1
-        if pushdown.row_line.values[row] == COUNTED:
-            inner, loop, least, most = pushdown.count_of(row)
+        inner, least, most = row, 0, -1
+        if pushdown.tables.row_line.values[row] == COUNTED:
+            inner, least, most, _ = pushdown.counts.of(row)
         control, slices = self._control, self._vocabulary.slices
         if slices.full:
             slices.forget()
@@ -72,18 +75,22 @@ class MaskBuilder:
         control[mw.NODE], control[mw.END], control[mw.TRIE_SIZE] = 0, slices.trie_size, slices.trie_size
         control[mw.LOOKED], control[mw.FOUND], control[mw.SEGMENTS] = 0, 0, 0
         model = self._model_of(inner)
-        piece = (
-            trie_nodes.NO_PIECE if model == row_models.NO_MODEL else slices.piece(int(self._models[model, 256]), ROOT)
-        )
-        if piece != trie_nodes.NO_PIECE and (most < 0 or (inner == loop and not self._models[model, :256].any())):
-            ready = slices.masks[piece] if most < 0 else slices.limited_mask(int(self._models[model, 256]), most)
-            control[mw.FOUND], control[mw.NODE] = most != 0, slices.trie_size
+        number = NO_SLICE if model == row_models.NO_MODEL else int(self._models[model, 256])
+        piece = trie_nodes.NO_PIECE if number == NO_SLICE else slices.piece(number, ROOT)
+        if piece != trie_nodes.NO_PIECE and (most < 0 or not self._models[model, :256].any()):
+            if most < 0:
+                ready = slices.masks[piece]
+            else:
+                needed = int(pushdown.tables.row_need.values[self._loop_of_model[model]]) >> 1
+                ready = slices.limited_mask(number, max(0, most - needed))
+            control[mw.FOUND], control[mw.NODE] = most < 0 or ready.any(), slices.trie_size
             control[mw.SEGMENTS] = mw.add_piece(
                 *(self._models.reshape(-1), model, slices.nodes, 0, slices.trie_size, mask),
                 *(ready, slices.rests[piece], self._waiting, 0),
+                *(slices.big_nodes, slices.piece_of[number], slices.masks),
             )
         control[mw.BASE_DEPTH], control[mw.BASE_KNOWN] = run.frame.depth, 0
-        self._levels[0] = inner, -1, 0, 0, 0, loop, least, most
+        self._levels[0] = inner, -1, 0, 0, 0, least, most
         self._fresh.fill(new)
         depends_on = self._walk(run, mask, new)
         if len(self._vocabulary.twins):
@@ -100,7 +107,7 @@ class MaskBuilder:
         deepest: Frame | None = None
         while True:
             needs = mw.walk(
-                pushdown.addresses,
+                pushdown.tables.addresses,
                 control,
                 slices.nodes,
                 mask,
@@ -189,7 +196,7 @@ class MaskBuilder:
             self._cells[top] = stack, ret
             stack = top
             top += 1
-        self._levels[depth] = reached.row, stack, top, 1, byte, -1, 0, -1
+        self._levels[depth] = reached.row, stack, top, 1, byte, 0, -1
 
     def _show_base(self, top: Frame, deepest: Frame | None) -> Frame | None:
         """Lets the walk see deeper into the stack: twice as deep as before. Returns the frame below the last shown."""
@@ -198,7 +205,7 @@ class MaskBuilder:
         until = min(max(4, 2 * known), top.depth)
         if until > len(self._base):
             self._base = np.concatenate((self._base, np.zeros(until, np.int32)))
-            self._control[mw.BASE] = self._base.ctypes.data
+            self._control[mw.BASE] = address_of(self._base)
         for level in range(known, until):
             assert frame is not None
             self._base[level] = base_level(frame, top.remembering)
@@ -213,6 +220,7 @@ class MaskBuilder:
             self._generation = slices.generation
             self._row_model.fill(row_models.UNKNOWN_MODEL)
             self._num_models = 0
+            self._loop_of_model.clear()
             self._slice_of_loop.clear()
         if row >= len(self._row_model):
             more = np.full(max(row + 1, len(self._row_model)), row_models.UNKNOWN_MODEL, np.int32)
@@ -225,13 +233,13 @@ class MaskBuilder:
 
     def _find_model(self, row: int) -> int:
         pushdown = self._pushdown
-        if pushdown.row_line.values[row] == UNEXPANDED:
+        if pushdown.tables.row_line.values[row] == UNEXPANDED:
             pushdown.expand(row)
         if self._num_models == len(self._models):
             self._models = np.concatenate((self._models, np.zeros_like(self._models)))
             self._publish()
         differs = self._models[self._num_models]
-        while (found := row_models.find_model(pushdown.addresses, row, differs)) <= row_models.NEEDS_EXPANSION:
+        while (found := row_models.find_model(pushdown.tables.addresses, row, differs)) <= row_models.NEEDS_EXPANSION:
             pushdown.expand(row_models.NEEDS_EXPANSION - found)
         if found == row_models.NO_MODEL:
             return row_models.NO_MODEL
@@ -241,13 +249,16 @@ class MaskBuilder:
         if number == NO_SLICE:
             return row_models.NO_MODEL
         differs[256] = number
+        self._loop_of_model.append(int(found))
         self._num_models += 1
         return self._num_models - 1
 
     def _find_slice(self, loop: int) -> int:
         """The slice of a row in which text loops, or NO_SLICE."""
         pushdown = self._pushdown
-        while (kind := row_models.find_loop(pushdown.addresses, loop, self._loops)) <= row_models.NEEDS_EXPANSION:
+        while (
+            kind := row_models.find_loop(pushdown.tables.addresses, loop, self._loops)
+        ) <= row_models.NEEDS_EXPANSION:
             pushdown.expand(row_models.NEEDS_EXPANSION - kind)
         if kind == row_models.NOT_A_LOOP:
             self._slice_of_loop[loop] = NO_SLICE
@@ -259,8 +270,8 @@ class MaskBuilder:
         return number
 
     def _publish(self) -> None:
-        self._control[mw.CELLS] = self._cells.ctypes.data
+        self._control[mw.CELLS] = address_of(self._cells)
         self._control[mw.CELLS_SIZE] = len(self._cells)
-        self._control[mw.ROW_MODEL] = self._row_model.ctypes.data
-        self._control[mw.MODELS] = self._models.ctypes.data
+        self._control[mw.ROW_MODEL] = address_of(self._row_model)
+        self._control[mw.MODELS] = address_of(self._models)
         self._control[mw.NUM_ROWS] = len(self._row_model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from .cells import COMPACT, COMPLETE, DEAD, INSIDE, REMEMBERS, SCOPE, UNEXPANDED
 from .compiled_loops import (
     ALLOWED,
     COMPACT_ARCS,
@@ -29,12 +30,13 @@ from .compiled_loops import (
     ROW_HIGH,
     ROW_LINE,
     ROW_LOW,
+    ROW_NEED,
     compiled,
     i32,
     i64,
     u8,
 )
-from .pushdown import COMPACT, COMPLETE, DEAD, MAX_CALLS_PER_BYTE, REMEMBERS, SCOPE, UNEXPANDED
+from .pushdown import MAX_CALLS_PER_BYTE
 from .row_models import MAX_EXCEPTIONS, MODEL_SIZE, NO_MODEL, UNKNOWN_MODEL
 from .trie_nodes import (
     BIG,
@@ -64,11 +66,11 @@ the innermost call that is to be remembered is certainly new when the token begi
 """
 CONTROL_SIZE = 19
 
-ROW, STACK, TOP, REMEMBERED, BYTE, LOOP, LEAST, MOST = range(8)
+ROW, STACK, TOP, REMEMBERED, BYTE, LEAST, MOST = range(7)
 """A level: the row; the stack (>= 0: a cell, -1 - n: level n of the matcher's stack); cells in use; whether a text was
-remembered on the path; the byte that led here. Where characters are counted: the row of the loop (else -1), and how
-often that must still come back at least and at most (-1: any number)."""
-LEVEL_SIZE = 8
+remembered on the path; the byte that led here; how many characters must still come at least and at most (-1: any
+number)."""
+LEVEL_SIZE = 7
 
 INNERMOST, SEEN = 1, 2
 """Flags of a base level: the innermost call that is remembered; a scope in which texts are remembered already."""
@@ -87,7 +89,7 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
     needed to go on.
     """
     lines, row_line, row_final = i32(addresses[LINES]), i32(addresses[ROW_LINE]), i32(addresses[ROW_FINAL])
-    row_low, row_high = i32(addresses[ROW_LOW]), i32(addresses[ROW_HIGH])
+    row_low, row_high, row_need = i32(addresses[ROW_LOW]), i32(addresses[ROW_HIGH]), i32(addresses[ROW_NEED])
     compact = i32(addresses[COMPACT_ARCS])
     push_row, push_first = i32(addresses[PUSH_ROW]), i32(addresses[PUSH_FIRST])
     push_count, push_returns = i32(addresses[PUSH_COUNT]), i32(addresses[PUSH_RETURNS])
@@ -120,14 +122,14 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
         stack = np.int64(levels[before + STACK])
         top = np.int64(levels[before + TOP])
         remembered = levels[before + REMEMBERED]
-        loop, least, most = levels[before + LOOP], levels[before + LEAST], levels[before + MOST]
+        least, most = np.int64(levels[before + LEAST]), np.int64(levels[before + MOST])
         alive = False
         calls = 0
         while row != COMPLETE:
             if row_high[row] < 0:
                 place = -4 * (1 + np.int64(row_high[row]))
                 row = np.int64(counted_rows[place])
-                loop, least, most = counted_rows[place + 1], counted_rows[place + 2], counted_rows[place + 3]
+                least, most = np.int64(counted_rows[place + 1]), np.int64(counted_rows[place + 2])
             # What the byte does in this row.
             line = np.int64(row_line[row])
             cell = np.int64(DEAD)
@@ -146,18 +148,19 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
                         cell = np.int64(compact[place + 1])
                         break
                     place += 2
-            if loop >= 0:
-                if row == loop:
-                    if cell >= 0 and most == 0:
+            if least > 0 or most >= 0:
+                if cell >= 0:
+                    need = np.int64(row_need[cell])
+                    ends_character = not need & INSIDE
+                    if most >= 0 and most - ends_character < need >> 1:
                         cell = np.int64(DEAD)
-                    if cell < 0 and least > 0:
+                    elif ends_character:
+                        least = max(least - 1, 0)
+                        most -= most > 0
+                if cell < 0:
+                    if least > 0:
                         break
-                if cell == loop:
-                    least = max(least - 1, 0)
-                    if most > 0:
-                        most -= 1
-                elif cell < 0:
-                    loop, least, most = -1, 0, -1
+                    least, most = np.int64(0), np.int64(-1)
             consumed = cell != DEAD
             if cell == DEAD:
                 result = np.int64(row_final[row])
@@ -317,13 +320,14 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
         levels[here + TOP] = top
         levels[here + REMEMBERED] = remembered
         levels[here + BYTE] = byte
-        levels[here + LOOP], levels[here + LEAST], levels[here + MOST] = loop, least, most
+        levels[here + LEAST], levels[here + MOST] = least, most
         node += 1
         if piece >= 0 and segments + 2 * MAX_EXCEPTIONS + 2 < MAX_SEGMENTS:
             control[FOUND] = 1
             waiting[2 * segments], waiting[2 * segments + 1] = skip, end
             segments = add_piece(
-                models, model, trie, node, skip, mask, masks[piece], rests[piece], waiting, segments + 1
+                *(models, model, trie, node, skip, mask, masks[piece], rests[piece], waiting, segments + 1),
+                *(big_nodes, piece_of[np.int64(models[model * MODEL_SIZE + 256])], masks),
             )
             node = end
     control[NODE], control[END], control[SEGMENTS], control[LOOKED] = node, end, segments, looked
@@ -331,12 +335,13 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
 
 
 @compiled
-def add_piece(models, model, trie, first, last, mask, ready, rest, waiting, segments):
+def add_piece(models, model, trie, first, last, mask, ready, rest, waiting, segments, big_nodes, pieces, masks):
     """Adds a piece of the mask for the tokens at the nodes `first` to `last`.
 
     The piece (`ready`, and its `rest` in the trie) is right but for the bytes in which the automaton's row differs from
     its model; the tokens that go on with such a byte are left to the walk. What is to be walked is added to `waiting`,
-    behind `segments` others; returns how many there are then.
+    behind `segments` others; returns how many there are then. The last three are of the slices: the big nodes, the
+    pieces of the model's slice at each, and the pieces' masks.
     """
     differs = model * MODEL_SIZE
     for word in range(len(mask)):
@@ -358,7 +363,14 @@ def add_piece(models, model, trie, first, last, mask, ready, rest, waiting, segm
     while node < last:
         skip = np.int64((trie[node] >> np.uint64(SKIP_SHIFT)) & np.uint64(SKIP_MASK))
         if models[differs + np.int64(trie[node] & np.uint64(BYTE_MASK))]:
-            for below in range(node, skip):
+            piece = np.int64(NO_PIECE)
+            if skip - node > BIG:
+                piece = np.int64(pieces[np.searchsorted(big_nodes, node)])
+            if piece >= 0:
+                # What the piece has of these tokens is there as a whole.
+                for word in range(len(mask)):
+                    mask[word] &= ~masks[piece, word]
+            for below in range(node, skip if piece < 0 else node + 1):
                 token = np.int64(trie[below] >> np.uint64(TOKEN_SHIFT))
                 if token != NO_TOKEN:
                     mask[token >> 5] &= ~(np.uint32(1) << np.uint32(token & 31))

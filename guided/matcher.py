@@ -47,6 +47,14 @@ class GrammarMatcher:
         self._mask: tuple[Mask, bool] | None = None
         """The mask of this very place, where it depends on the text."""
 
+    def fork(self) -> GrammarMatcher:
+        """Another one in the same place, which goes its own way."""
+        other = object.__new__(GrammarMatcher)
+        other.vocabulary, other._cache = self.vocabulary, self._cache
+        other._configuration, other._starts, other._mask = self._configuration, self._starts, self._mask
+        other._text, other._history = bytearray(self._text), list(self._history)
+        return other
+
     def mask(self) -> Mask:
         """uint32[vocabulary.num_words]: bit t % 32 of word t // 32 is set if token t may come. Not to be written to.
 

@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .block import SMALL_RESULTS, Block
+from .block import Block
+from .cells import SMALL_RESULTS
 from .language import JointAutomaton, Language
 from .number_spelling import integer, number
 from .pushdown import Pushdown

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from .cells import DEAD, UNEXPANDED
 from .compiled_loops import LINES, ROW_FINAL, ROW_HIGH, ROW_LINE, compiled, i32
-from .pushdown import DEAD, UNEXPANDED
 from .utf8_reader import utf8_step
 
 MAX_EXCEPTIONS = 64

@@ -79,6 +79,8 @@ class TermTable:
         min_length: a lower bound.
         max_length: an upper bound (`inf`); reached by simple terms that are not NOTHING.
         simple: without intersection and complement: such a term is empty only when it is NOTHING.
+        furthest: no text that is the beginning of one of the term's needs more characters to become one; `inf` where
+            that is not known. Where it is, `min_length` is exact.
     """
 
     def __init__(self, classes: CharacterClasses, budget: Budget) -> None:
@@ -88,17 +90,18 @@ class TermTable:
         self.min_length: list[int] = []
         self.max_length: list[float] = []
         self.simple: list[bool] = []
+        self.furthest: list[float] = []
         self._ids: dict[tuple, int] = {}
-        self._intern(("nothing",), False, 0, 0, True)
-        self._intern(("empty",), True, 0, 0, True)
+        self._intern(("nothing",), False, 0, 0, True, 0)
+        self._intern(("empty",), True, 0, 0, True, 0)
         any_char = 3
-        everything = self._intern(("rep", any_char, 0, inf), True, 0, inf, True)
-        self.any_char = self._intern(("chars", classes.full_mask), False, 1, 1, True)
+        everything = self._intern(("rep", any_char, 0, inf), True, 0, inf, True, 1)
+        self.any_char = self._intern(("chars", classes.full_mask), False, 1, 1, True, 1)
         assert (everything, self.any_char) == (EVERYTHING, any_char)
 
     def chars(self, mask: int) -> int:
         """One character out of the classes."""
-        return self._intern(("chars", mask), False, 1, 1, True) if mask else NOTHING
+        return self._intern(("chars", mask), False, 1, 1, True, 1) if mask else NOTHING
 
     def leaf(self, leaf: Leaf, state) -> int:
         """What a leaf automaton accepts from one of its states."""
@@ -109,7 +112,7 @@ class TermTable:
         accepts, longest = leaf.accepts(state), leaf.max_length(state)
         if accepts and longest == 0 and not leaf.tells_ends_apart:
             return EMPTY_TEXT
-        return self._intern(key, accepts, 0 if accepts else leaf.min_length(state), longest, True)
+        return self._intern(key, accepts, 0 if accepts else leaf.min_length(state), longest, True, inf)
 
     def concatenate(self, first: int, second: int) -> int:
         """`first` followed by `second`."""
@@ -143,6 +146,7 @@ class TermTable:
             self.min_length[head] + self.min_length[tail],
             self.max_length[head] + self.max_length[tail],
             self.simple[head] and self.simple[tail],
+            max(self.furthest[head] + self.min_length[tail], self.furthest[tail]),
         )
 
     def as_repeat(self, term: int) -> tuple[int, int, float]:
@@ -175,6 +179,7 @@ class TermTable:
             low * self.min_length[body],
             high * self.max_length[body] if self.max_length[body] else 0,
             self.simple[body],
+            self.furthest[body] + max(0, low - 1) * self.min_length[body],
         )
 
     def union(self, members: Iterable[int], depth: int = 0) -> int:
@@ -202,6 +207,7 @@ class TermTable:
             min(self.min_length[member] for member in ordered),
             max(self.max_length[member] for member in ordered),
             all(self.simple[member] for member in ordered),
+            max(self.furthest[member] for member in ordered),
         )
 
     def _merged_union(self, members: set[int], depth: int) -> set[int]:
@@ -288,7 +294,7 @@ class TermTable:
         high = min(self.max_length[member] for member in ordered)
         if low > high:
             return NOTHING
-        return self._intern(("and", ordered), all(self.nullable[member] for member in ordered), low, high, False)
+        return self._intern(("and", ordered), all(self.nullable[member] for member in ordered), low, high, False, inf)
 
     def _merged_intersection(self, members: set[int]) -> set[int]:
         keys = self.keys
@@ -320,6 +326,11 @@ class TermTable:
             return {EMPTY_TEXT} if all(self.nullable[member] for member in others) and low == 0 else {NOTHING}
         low = 0 if low <= shortest else low
         high = inf if high >= longest else high
+        if (low or high != inf) and len(others) == 1:
+            (other,) = others
+            body, least, most = self.as_repeat(other)
+            if keys[body][0] == "chars":
+                return {self.repeat(body, max(low, least), min(high, most))}
         if low or high != inf:
             others.add(self.repeat(self.any_char, low, high))
         return others
@@ -340,9 +351,9 @@ class TermTable:
             shorter = self.repeat(body, 0, low - 1) if low else NOTHING
             return self.union([shorter, self.repeat(body, int(high) + 1, inf) if high != inf else NOTHING])
         nullable = not self.nullable[term]
-        return self._intern(("not", term), nullable, 0 if nullable else 1, inf, False)
+        return self._intern(("not", term), nullable, 0 if nullable else 1, inf, False, inf)
 
-    def _intern(self, key: tuple, nullable: bool, low: int, high: float, simple: bool) -> int:
+    def _intern(self, key: tuple, nullable: bool, low: int, high: float, simple: bool, furthest: float) -> int:
         term = self._ids.get(key)
         if term is None:
             term = self._ids[key] = len(self.keys)
@@ -351,4 +362,5 @@ class TermTable:
             self.min_length.append(low)
             self.max_length.append(high)
             self.simple.append(simple)
+            self.furthest.append(furthest)
         return term

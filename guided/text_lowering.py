@@ -16,15 +16,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .block import pop_cell
+from .block import Block
 from .byte_shapes import SHAPES, Shape
+from .cells import BETWEEN, DEAD, INSIDE, SMALL_RESULTS, pop_cell
 from .language import JointAutomaton
-from .pushdown import DEAD, SMALL_RESULTS, Block, Pushdown
+from .pushdown import Pushdown
 
 QUOTE = 0x22
 ANY_CHARACTER = ((0, 0xD7FF, 0), (0xE000, 0x10FFFF, 0))
 MIN_COUNTED = 8
-"""Loops that may be gone round so often or oftener are counted, not unrolled: rows for each count would cost more."""
+"""Characters of which there may be so many or more are counted: rows for each number would cost more."""
 
 
 class Automaton(Protocol):
@@ -50,11 +51,14 @@ class Utf8Rows:
 
     character_kind = "utf-8"
 
-    def __init__(self, pushdown: Pushdown, automaton: Automaton) -> None:
+    def __init__(self, pushdown: Pushdown, automaton: Automaton, *, within_count: bool = False) -> None:
+        """within_count: the rows are for use by counted rows, and say what they need."""
         self.pushdown, self.automaton = pushdown, automaton
         self._rows: dict[int | tuple[Shape, tuple[int, ...]], int] = {}
         self._shape_of_masks: dict[tuple[int, ...], Shape] = {}
-        first = automaton.start if isinstance(automaton, JointAutomaton) else None
+        self._is_within_count = within_count
+        self._within_count: Utf8Rows | None = None
+        first = automaton.start if isinstance(automaton, JointAutomaton) and not within_count else None
         self.start = DEAD if first is None else self.row(first)
 
     def row(self, key: int | tuple[Shape, tuple[int, ...]]) -> int:
@@ -65,11 +69,30 @@ class Utf8Rows:
         return row
 
     def _new_row(self, key: int | tuple[Shape, tuple[int, ...]]) -> int:
+        if self._is_within_count:
+            return self._new_needy_row(key)
         if isinstance(key, int) and isinstance(self.automaton, JointAutomaton):
             loop = self.automaton.loop(key)
             if loop is not None and (loop[2] is None or loop[2] >= MIN_COUNTED):
                 return self.pushdown.counted(self.row(loop[0]), loop[1], loop[2])
+            bounded = self.automaton.bounded(key)
+            if bounded is not None and bounded[1] >= MIN_COUNTED:
+                return self._bounded_row(*bounded)
         return self.pushdown.new_row(self, key)
+
+    def _bounded_row(self, state: int, most: int, furthest: int) -> int:
+        if self._within_count is None:
+            self._within_count = type(self)(self.pushdown, self.automaton, within_count=True)
+        return self.pushdown.counted(self._within_count.row(state), 0, most, furthest)
+
+    def _new_needy_row(self, key: int | tuple[Shape, tuple[int, ...]]) -> int:
+        assert isinstance(self.automaton, JointAutomaton)
+        row, need = self.pushdown.new_row(self, key), self.automaton.need
+        if isinstance(key, int):
+            self.pushdown.set_need(row, need(key), BETWEEN)
+        else:
+            self.pushdown.set_need(row, 1 + min(map(need, key[1])), INSIDE)
+        return row
 
     def expand_row(self, pushdown: Pushdown, row: int, key: int | tuple[Shape, tuple[int, ...]]) -> None:
         """Sets the cells of one row."""
@@ -129,7 +152,7 @@ class JsonStringRows(Utf8Rows):
         shape, targets = self._shape(state)
         if shape.ranges == ANY_CHARACTER and targets == (state,) and 0 < accepted < SMALL_RESULTS:
             block = self.pushdown.add_block(any_string_block(accepted))
-            self.pushdown.set_cells(row, self.pushdown.lines[self.pushdown.row_line.values[block]].copy())
+            self.pushdown.set_cells(row, self.pushdown.tables.lines[self.pushdown.tables.row_line.values[block]].copy())
         else:
             self._set_arcs(row, shape, targets, accepted)
 
@@ -146,7 +169,7 @@ def any_string_block(accepted: int) -> Block:
     if accepted != _SOME_RESULT:
         some = any_string_block(_SOME_RESULT)
         cells = np.where(some.cells == pop_cell(_SOME_RESULT), np.int32(pop_cell(accepted)), some.cells)
-        return Block(f"any string, {accepted}", cells, some.finals)
+        return Block(f"any string, {accepted}", cells, some.finals, is_text=True)
     pushdown = Pushdown()
     _AnyStringRows(pushdown, _AnyText(accepted)).row(0)
     return closed_block(f"any string, {accepted}", pushdown)
@@ -159,7 +182,7 @@ def closed_block(name: str, pushdown: Pushdown) -> Block:
     """All rows of a finite automaton that calls nothing."""
     lines: list[NDArray[np.int32]] = []
     finals: list[int] = []
-    while len(lines) < pushdown.row_line.size:
+    while len(lines) < pushdown.tables.row_line.size:
         row = len(lines)
         cells = np.full(256, DEAD, np.int32)
         for byte in pushdown.live_bytes(row):

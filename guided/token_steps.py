@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled_loops import ALLOWED, COMPACT_ARCS, COUNTED_ROWS, LINES, ROW_HIGH, ROW_LINE, ROW_LOW, compiled, i32, u8
-from .pushdown import COMPACT, DEAD, UNEXPANDED
+from .cells import COMPACT, DEAD, INSIDE, UNEXPANDED
+from .compiled_loops import (
+    ALLOWED,
+    COMPACT_ARCS,
+    COUNTED_ROWS,
+    LINES,
+    ROW_HIGH,
+    ROW_LINE,
+    ROW_LOW,
+    ROW_NEED,
+    compiled,
+    i32,
+    u8,
+)
 
 
 @compiled
@@ -14,20 +26,19 @@ def take_steps(addresses, row, allowed_place, text, first, last):
 
     allowed_place: `return_allowed` of the return state on top of the stack, -1 if there is none.
 
-    Returns where it stopped, the row, and `loop`, `least` and `most` as in `Pushdown.count_of` if `loop` is not -1:
-    then the place is the counted row of these.
+    Returns where it stopped, and the place as `CountedRows.row` wants it: row, `least`, `most` and `furthest`.
     """
-    lines, row_line = i32(addresses[LINES]), i32(addresses[ROW_LINE])
+    lines, row_line, row_need = i32(addresses[LINES]), i32(addresses[ROW_LINE]), i32(addresses[ROW_NEED])
     row_low, row_high = i32(addresses[ROW_LOW]), i32(addresses[ROW_HIGH])
     compact, counted_rows, allowed = i32(addresses[COMPACT_ARCS]), i32(addresses[COUNTED_ROWS]), i32(addresses[ALLOWED])
     data = u8(text)
     row, place = np.int64(row), np.int64(first)
-    loop, least, most = np.int64(-1), np.int64(0), np.int64(-1)
+    least, most, furthest = np.int64(0), np.int64(-1), np.int64(0)
     while place < last:
         if row_high[row] < 0:
             entry = -4 * (1 + np.int64(row_high[row]))
-            row, loop = np.int64(counted_rows[entry]), np.int64(counted_rows[entry + 1])
-            least, most = np.int64(counted_rows[entry + 2]), np.int64(counted_rows[entry + 3])
+            row, least = np.int64(counted_rows[entry]), np.int64(counted_rows[entry + 1])
+            most, furthest = np.int64(counted_rows[entry + 2]), np.int64(counted_rows[entry + 3])
         line = np.int64(row_line[row])
         cell = np.int64(DEAD)
         if line >= 0:
@@ -41,15 +52,19 @@ def take_steps(addresses, row, allowed_place, text, first, last):
                     cell = np.int64(compact[entry + 1])
                     break
                 entry += 2
-        if cell < 0 or (row == loop and most == 0):
+        if cell < 0:
             break
         is_narrowed = allowed_place >= 0 and row_high[cell] > 0
         if is_narrowed and allowed[allowed_place + row_high[cell]] <= allowed[allowed_place + row_low[cell]]:
             break
+        if least > 0 or most >= 0:
+            need = np.int64(row_need[cell])
+            ends_character = not need & INSIDE
+            if most >= 0 and most - ends_character < need >> 1:
+                break
+            if ends_character:
+                least = max(least - 1, 0)
+                most -= most > 0
         row = cell
-        if row == loop:
-            least = max(least - 1, 0)
-            if most > 0:
-                most -= 1
         place += 1
-    return place, row, loop, least, most
+    return place, row, least, most, furthest

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from zqserve.guided.cells import DEAD
+from zqserve.guided.choice_rows import Choices, add_choices
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import DEAD, Choices, Pushdown
+from zqserve.guided.pushdown import Pushdown
 from zqserve.guided.token_trie import Vocabulary
 
 EOS = 0
@@ -177,7 +179,7 @@ class Json:
     def grammar(self) -> HandMade:
         pushdown = Pushdown()
         if self.names is not None:
-            self.choices = pushdown.add_choices((name + b'"', index) for index, name in enumerate(self.names))
+            self.choices = add_choices(pushdown, ((name + b'"', index) for index, name in enumerate(self.names)))
         pushdown.start_returns = (self._return(pushdown, ("end",)),)
         pushdown.start_row = self._row(pushdown, ("value", False))
         return HandMade(pushdown)

@@ -167,7 +167,7 @@ def test_deep_recursion_costs_no_row_for_each_level():
     grammar = machine(rules)
     assert accepts(grammar, "[" * 20_000 + "x" + "]" * 20_000)
     assert not accepts(grammar, "[" * 20_000 + "x" + "]" * 19_999)
-    assert grammar.pushdown.row_line.size < 20
+    assert grammar.pushdown.tables.row_line.size < 20
 
 
 def test_palindromes_are_read_although_their_middle_is_unknown():
@@ -182,14 +182,14 @@ def test_ambiguous_sequences_need_few_rows():
     rules = rules_of(ROOT=Choice((words("ROOT", "ROOT"), words("a"), EMPTY)))
     grammar = machine(rules)
     assert accepts(grammar, "a" * 3000)
-    assert grammar.pushdown.row_line.size < 20
+    assert grammar.pushdown.tables.row_line.size < 20
 
 
 def test_exponentially_many_parses_are_one_row_for_each_byte():
     rules = rules_of(ROOT=Choice((words("ROOT", "ROOT"), words("ROOT", "ROOT", "ROOT"), words("a"), EMPTY)))
     grammar = machine(rules)
     assert accepts(grammar, "a" * 200)
-    assert grammar.pushdown.row_line.size < 220
+    assert grammar.pushdown.tables.row_line.size < 220
 
 
 def test_ambiguity_of_many_rules_does_not_multiply():

@@ -132,7 +132,7 @@ def test_json_grammar_of_llama_cpp_takes_nothing_else(text):
 def test_nested_json_shares_its_rows_at_all_depths():
     compiled = grammar(JSON)
     assert accepts(compiled, '{"a":' * 3000 + "1" + "}" * 3000)
-    assert compiled.pushdown.row_line.size < 100
+    assert compiled.pushdown.tables.row_line.size < 100
 
 
 @pytest.mark.parametrize(

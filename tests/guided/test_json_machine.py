@@ -16,13 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zqserve.guided.budget import Budget
+from zqserve.guided.cells import DEAD
 from zqserve.guided.errors import BudgetExceededError, GrammarError
 from zqserve.guided.grammar import CompiledGrammar, GrammarSpec, compile_grammar
 from zqserve.guided.json_machine import JsonMachine, JsonOptions
 from zqserve.guided.json_schema import read_schema
 from zqserve.guided.json_whitespace import WhitespaceOptions
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import DEAD, Pushdown
+from zqserve.guided.pushdown import Pushdown
 
 from .hand_made import EOS, make_vocabulary
 from .schema_strategies import VALUES, schemas
@@ -321,6 +322,9 @@ def test_a_white_space_pattern_of_other_characters_is_refused(pattern):
     "schema",
     [
         {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]},
+        {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "required": ["a"], "$defs":
+            {"b": {"type": "object", "properties": {"a": {"$ref": "#"}}, "required": ["a"]}}},
+        {"type": "object", "required": ["a"], "properties": {"a": {"type": "object", "required": ["b"], **CLOSED}}},
         {"type": "array", "items": {"$ref": "#"}, "minItems": 1},
         {"type": "array", "items": {"enum": [1, 2, 3]}, "uniqueItems": True, "minItems": 4},
         {"type": "array", "items": {"enum": [1, 1.0, 1e0]}, "uniqueItems": True, "minItems": 2},

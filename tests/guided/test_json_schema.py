@@ -284,6 +284,36 @@ def test_branches_with_different_discriminators_are_not_multiplied() -> None:
     assert all(len(clause.rules) == 2 for clause in found)
 
 
+def test_branches_whose_patterns_begin_differently_are_not_multiplied() -> None:
+    kinds = ("cargo", "gem", "npm", "nuget", "opam", "pypi", "golang", "luarocks")
+    branches = [
+        {"properties": {"id": {"type": "string", "pattern": f"^pkg:{kind}\\/.+@.+"}}, "required": ["id"]}
+        for kind in kinds
+    ]
+    found = alternatives(read_schema({"type": "object", "oneOf": branches})).objects
+    assert len(found) == len(kinds)
+    assert all(len(clause.rules) == 1 for clause in found)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "both"),
+    [
+        ("^ab", "^abc", "abcd"),
+        ("^ab*", "^ac", "ac"),
+        ("^ab?c", "^ac", "ac"),
+        ("^ab{0,1}c", "^ac", "ac"),
+        ("^x|b$", "^a", "ab"),
+        ("^ab+", "^abb", "abb"),
+        ("^a\\.b", "^a.", "a.b"),
+        ("b", "^ab", "ab"),
+    ],
+)
+def test_patterns_that_may_begin_alike_are_not_told_apart(one: str, other: str, both: str) -> None:
+    patterns = [{"type": "string", "pattern": pattern} for pattern in (one, other)]
+    assert accepts({"allOf": patterns}, both)
+    assert not accepts({"oneOf": patterns}, both)
+
+
 def test_a_chain_of_conditions_on_one_property_is_not_multiplied() -> None:
     conditions = [
         {"if": {"properties": {"kind": {"const": number}}}, "then": {"required": [f"p{number}"]}}

@@ -132,6 +132,11 @@ def test_literals_keep_their_bits_when_they_run_together():
         (Language.regex("x.*", "python") & Language.regex(".*y", "python") & Language.length(2, 2), False),
         (Language.regex("a*", "python") & Language.literals(["b", "c"]), True),
         (Language.length(5, 2), True),
+        (Language.regex("([a-z][0-9])+", "python") & Language.length(10_000, None), False),
+        (Language.regex("(a|bc){0,7}", "python") & Language.length(14, None), False),
+        (Language.regex("(a|bc){0,7}", "python") & Language.length(15, None), True),
+        (Language.regex("a{0,9}", "python") & Language.length(3, None) & ~Language.regex("a{3,8}", "python"), False),
+        (Language.regex("a{0,9}", "python") & Language.length(3, None) & ~Language.regex("a{3,9}", "python"), True),
     ],
 )
 def test_emptiness_of_intersections_is_exact(language, empty):
@@ -160,6 +165,26 @@ def test_budget_stops_a_search_that_can_be_taken_up_again():
     with pytest.raises(BudgetExceededError), budget.limited(seconds=0.0):
         hard.is_empty(budget)
     assert hard.is_empty(budget)
+
+
+def test_what_was_found_out_about_a_language_is_not_found_out_again():
+    class Counting(Budget):
+        units = 0
+
+        def spend(self, units=1):
+            self.units += units
+
+    budget = Counting()
+    hard = Language.regex("[01]*1[01]{9}2?", "python") & Language.regex("[01]*0[01]{8}22?", "python")
+    assert not hard.is_empty(budget)
+    spent = budget.units
+    joint = JointAutomaton((Language.nothing(), hard), budget)
+    assert joint.start is not None
+    assert joint.accepted(joint.start) == 0
+    assert budget.units - spent < 20
+    other = Counting()
+    assert JointAutomaton((hard,), other).start is not None
+    assert other.units > 20
 
 
 def test_lone_surrogates_are_in_no_language():

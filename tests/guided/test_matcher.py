@@ -163,7 +163,7 @@ def test_counting_a_hundred_thousand_characters_makes_no_rows():
     matcher = GrammarMatcher(grammar, make_vocabulary(b'a"', [b"aaaa"]))
     _take(matcher, '"' + 50 * "a")
     matcher.mask()
-    assert grammar.pushdown.row_line.size < 100
+    assert grammar.pushdown.tables.row_line.size < 100
 
 
 @pytest.fixture

@@ -10,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zqserve.guided import pushdown as pushdown_module
+from zqserve.guided import tables as tables_module
+from zqserve.guided.block import Block
+from zqserve.guided.cells import DEAD, SMALL_RESULTS, pop_cell
+from zqserve.guided.choice_rows import add_choices
 from zqserve.guided.errors import GrammarError
 from zqserve.guided.finite_table import finite_table
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import DEAD, SMALL_RESULTS, Block, Pushdown, pop_cell
+from zqserve.guided.pushdown import Pushdown
 
 from .hand_made import Automaton, Counted, HandMade, Json, allowed_tokens, generate, make_vocabulary
 
@@ -105,7 +108,7 @@ quoted = st.binary(max_size=4).map(lambda text: text.replace(b'"', b"") + b'"')
 @given(st.dictionaries(quoted, st.integers(0, 99), min_size=1))
 def test_choices_are_exactly_the_strings_with_their_results(texts):
     pushdown = Pushdown()
-    choices = pushdown.add_choices(texts.items())
+    choices = add_choices(pushdown, texts.items())
     assert _choices_taken(pushdown, choices.row) == texts
 
 
@@ -113,7 +116,7 @@ def test_choices_are_exactly_the_strings_with_their_results(texts):
 def test_a_beginning_is_allowed_if_an_allowed_choice_begins_so(names, allowed):
     pushdown = Pushdown()
     texts = {name.encode() + b'"': index for index, name in enumerate(sorted(names))}
-    choices = pushdown.add_choices(texts.items())
+    choices = add_choices(pushdown, texts.items())
     ret = pushdown.new_return(_Nothing(), "key", choices=choices, allowed=allowed)
     waiting = [(choices.row, b"")]
     while waiting:
@@ -127,13 +130,13 @@ def test_a_beginning_is_allowed_if_an_allowed_choice_begins_so(names, allowed):
 
 def test_a_choice_that_begins_another_is_refused():
     with pytest.raises(ValueError, match="beginning"):
-        Pushdown().add_choices([(b"a", 0), (b"ab", 1)])
+        add_choices(Pushdown(), [(b"a", 0), (b"ab", 1)])
 
 
 def test_twenty_thousand_choices_take_no_lines():
     pushdown = Pushdown()
-    pushdown.add_choices((f'value number {index}"'.encode(), index) for index in range(20_000))
-    assert pushdown.num_lines < 10
+    add_choices(pushdown, ((f'value number {index}"'.encode(), index) for index in range(20_000)))
+    assert pushdown.tables.num_lines < 10
 
 
 @pytest.mark.parametrize("owner", [Json(unique=True), Json(names=(b"a", b"ab")), Counted(2, 5)], ids=repr)
@@ -166,7 +169,7 @@ class _Endless:
 
 
 def test_a_grammar_of_too_many_states_is_refused_when_they_are_visited(monkeypatch):
-    monkeypatch.setattr(pushdown_module, "MAX_LINES", 50)
+    monkeypatch.setattr(tables_module, "MAX_LINES", 50)
     pushdown = Pushdown()
     pushdown.start_row = pushdown.new_row(_Endless(), 0)
     matcher = GrammarMatcher(HandMade(pushdown), make_vocabulary(b"ab", [b"a" * 100]))

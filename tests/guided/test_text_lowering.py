@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zqserve.guided.cells import DEAD
 from zqserve.guided.language import JointAutomaton, Language
-from zqserve.guided.pushdown import DEAD, Pushdown
+from zqserve.guided.pushdown import Pushdown
 from zqserve.guided.text_lowering import JsonStringRows, Utf8Rows
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
@@ -118,4 +119,4 @@ def test_any_string_takes_few_rows():
     pushdown = Pushdown()
     rows = JsonStringRows(pushdown, JointAutomaton((Language.literal("x") + Language.everything(),)))
     assert run(pushdown, rows.start, b'x and \\u00e9 then \xf0\x9f\x98\x80"') == 1
-    assert pushdown.row_line.size < 40
+    assert pushdown.tables.row_line.size < 40
