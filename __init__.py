@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .engine_core.pooling_params import PoolingParams
     from .engine_core.sampling_params import SamplingParams
     from .llm import LLM
+    from .offline_beam_search import BeamSearchOutput, BeamSearchParams
     from .outputs import CompletionOutput, RequestOutput
     from .pooling_outputs import PoolingRequestOutput
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LLM",
+    "BeamSearchOutput",
+    "BeamSearchParams",
     "CompletionOutput",
     "GuidedDecodingParams",
     "PoolingParams",
@@ -38,6 +41,8 @@ _MODULES = {
     "SamplingParams": ".engine_core.sampling_params",
     "GuidedDecodingParams": ".engine_core.guided_params",
     "StructuredOutputsParams": ".engine_core.guided_params",
+    "BeamSearchParams": ".offline_beam_search",
+    "BeamSearchOutput": ".offline_beam_search",
     "RequestOutput": ".outputs",
     "CompletionOutput": ".outputs",
     "PoolingParams": ".engine_core.pooling_params",

@@ -1,5 +1,19 @@
-"""`python -m zqserve`: the same as the console script."""
+"""`python -m zqserve` and the console script `zqserve`: the server, or `models` and its commands."""
 
-from .server.cli import main
+from __future__ import annotations
 
-main()
+import sys
+
+
+def main() -> None:
+    """Run what the command line asks for and exit with its status."""
+    argv = sys.argv[1:]
+    if argv[:1] == ["models"]:
+        from .model_store.cli import main as run
+    else:
+        from .server.cli import main as run
+    sys.exit(run(argv))
+
+
+if __name__ == "__main__":
+    main()

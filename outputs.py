@@ -1,4 +1,4 @@
-"""What the offline API returns: `RequestOutput` and its parts, named and shaped as users of vLLM know them."""
+"""What the offline API returns: `RequestOutput` and its parts, named, shaped and printed as users of vLLM know them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PositionLogprobs: TypeAlias = dict[int, Logprob]
 """By token id: the chosen token and the most likely ones."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class CompletionOutput:
     """One answer."""
 
@@ -43,6 +43,13 @@ class CompletionOutput:
         """Whether the answer has ended."""
         return self.finish_reason is not None
 
+    def __repr__(self) -> str:
+        return (
+            f"CompletionOutput(index={self.index}, text={self.text!r}, token_ids={self.token_ids}, "
+            f"cumulative_logprob={self.cumulative_logprob}, logprobs={self.logprobs}, "
+            f"finish_reason={self.finish_reason}, stop_reason={self.stop_reason})"
+        )
+
 
 @dataclass(slots=True)
 class RequestMetrics:
@@ -54,8 +61,16 @@ class RequestMetrics:
     time_in_queue: float | None = None
     """Seconds from arrival to the first schedule."""
 
+    @property
+    def first_scheduled_time(self) -> float | None:
+        return None if self.time_in_queue is None else self.arrival_time + self.time_in_queue
 
-@dataclass(slots=True)
+    @property
+    def last_token_time(self) -> float | None:
+        return self.finished_time
+
+
+@dataclass(slots=True, repr=False)
 class RequestOutput:
     """A prompt and the answers to it."""
 
@@ -70,3 +85,16 @@ class RequestOutput:
     metrics: RequestMetrics | None = None
     num_cached_tokens: int = 0
     """Prompt tokens whose keys and values were found in the prefix cache."""
+    lora_request: None = None
+    encoder_prompt: None = None
+    encoder_prompt_token_ids: None = None
+    """These three are always None: there are no adapters, and no encoder-decoder models."""
+
+    def __repr__(self) -> str:
+        return (
+            f"RequestOutput(request_id={self.request_id}, prompt={self.prompt!r}, "
+            f"prompt_token_ids={self.prompt_token_ids}, encoder_prompt={self.encoder_prompt}, "
+            f"encoder_prompt_token_ids={self.encoder_prompt_token_ids}, prompt_logprobs={self.prompt_logprobs}, "
+            f"outputs={self.outputs}, finished={self.finished}, metrics={self.metrics}, "
+            f"lora_request={self.lora_request}, num_cached_tokens={self.num_cached_tokens})"
+        )

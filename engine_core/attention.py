@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,10 @@ class AttentionLayers:
     def set_caches(self, caches: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Key and value cache of each layer, as `kernels.paged_attention` lays them out; ends the probing."""
         self._caches = caches
+
+    def caches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
+        """Key and value cache of each layer, as they were set."""
+        return self._caches.values()
 
     def set_batch(self, batch: AttentionBatch) -> None:
         """What the next forward computes."""

@@ -10,6 +10,9 @@ from .serving_mode import ConvertFlag, RunnerFlag, TaskFlag
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 LoadFormat = Literal["auto", "safetensors", "pt", "dummy"]
 SchedulingPolicy = Literal["fcfs", "priority"]
+LogprobsMode = Literal["raw", "processed"]
+LogprobsFlag = Literal["raw", "raw_logprobs", "processed", "processed_logprobs"]
+"""Our names of the modes, and vLLM's."""
 
 DEFAULT_MAX_NUM_BATCHED_TOKENS = 512
 """Enough to keep a CPU's matrix units busy; more only makes first tokens and other requests wait longer."""
@@ -43,6 +46,8 @@ class EngineConfig:
     """Token budget of a step."""
     enable_prefix_caching: bool = True
     scheduling_policy: SchedulingPolicy = "fcfs"
+    logprobs_mode: LogprobsMode = "raw"
+    """Whether reported logprobs are the model's own, or those of what the token was drawn from."""
     jump_ahead: bool = True
     """Whether tokens that a grammar leaves no choice about are appended without sampling."""
     task: TaskFlag = "auto"
@@ -53,3 +58,8 @@ class EngineConfig:
     """What is said over the model's own `PoolingConfig`."""
     num_threads: int | None = None
     """Threads of the CPU kernels; None: one a core."""
+
+
+def logprobs_mode_of(flag: LogprobsFlag) -> LogprobsMode:
+    """The mode that a flag names."""
+    return "processed" if flag.startswith("processed") else "raw"

@@ -10,6 +10,9 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from .beam_group import BeamGroup
+from .beam_limits import beam_search_problem
+from .beam_stops import StopStrings
 from .config import EngineConfig
 from .errors import UnsupportedModelError
 from .guided_decoding import GuidedDecoding
@@ -47,6 +50,7 @@ class EngineCore:
     def __init__(self, runner: Runner, config: EngineConfig) -> None:
         self._runner = runner
         self._enable_prefix_caching = config.enable_prefix_caching
+        self._max_beam_width = config.max_num_seqs
         num_slots = runner.num_blocks * runner.block_size
         self.max_model_len = min(runner.max_model_len, num_slots)
         if self.max_model_len < runner.max_model_len:
@@ -75,6 +79,7 @@ class EngineCore:
             num_blocks=self._runner.num_blocks,
             block_size=self._runner.block_size,
             dtype=self._runner.dtype,
+            max_beam_width=self._max_beam_width,
             enable_prefix_caching=self._enable_prefix_caching,
         )
 
@@ -142,13 +147,24 @@ class EngineCore:
     def _queue(self, message: EngineRequest, client: bytes) -> None:
         try:
             guide = self._guided.guide(message)
+            stop_strings = self._beam_stops(message)
         except ValueError as error:
             self._answer(client, EngineOutput(message.key, [], "error", error=str(error)))
             return
         self._num_requests += 1
         request = Request.from_message(message, client, self._num_requests)
         request.guide = guide
+        if message.params.use_beam_search:
+            max_tokens = self._max_output_tokens(message)
+            request.beams = BeamGroup(request, max_tokens=max_tokens, stop_strings=stop_strings)
         self._scheduler.add(request)
+
+    def _beam_stops(self, message: EngineRequest) -> StopStrings | None:
+        """What ends a beam beside tokens. Raises ValueError where the tokenizer does not allow to tell."""
+        strings = message.params.stop_strings
+        if not (message.params.use_beam_search and strings):
+            return None
+        return StopStrings(strings, self._guided.wait_for_vocabulary().token_bytes)
 
     def _execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult] | None:
         """Run the model; None when it failed."""
@@ -181,10 +197,24 @@ class EngineCore:
         num_needed = num_tokens + (message.params.max_tokens != 0)
         if num_needed > self.max_model_len:
             return f"The prompt has {num_tokens} tokens; with the output, max_model_len is {self.max_model_len}."
+        if message.params.use_beam_search:
+            problem = beam_search_problem(
+                self.describe(),
+                width=message.params.num_samples,
+                num_prompt_tokens=num_tokens,
+                max_tokens=self._max_output_tokens(message),
+            )
+            if problem is not None:
+                return problem
         for token_ids in (message.prompt_token_ids, message.output_token_ids):
             if token_ids and not (min(token_ids) >= 0 and max(token_ids) < self._runner.vocab_size):
                 return f"A token id is outside of the vocabulary of {self._runner.vocab_size}."
         return None
+
+    def _max_output_tokens(self, message: EngineRequest) -> int:
+        """Tokens that an answer may have, up to the end of the context."""
+        room = self.max_model_len - len(message.prompt_token_ids)
+        return room if message.params.max_tokens is None else min(message.params.max_tokens, room)
 
     def _is_complete(self, message: EngineRequest) -> bool:
         """Whether the tokens that another engine generated are all that was asked for."""

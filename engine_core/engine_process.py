@@ -26,9 +26,11 @@ import zmq
 from .config import EngineConfig
 from .errors import UnsupportedModelError
 from .guided_decoding import load_loops
+from .log import configure_logging
 from .messages import (
     AbortRequests,
     EngineOutput,
+    EngineReady,
     EngineRequest,
     FromEngine,
     Heartbeat,
@@ -37,6 +39,7 @@ from .messages import (
     StepOutputs,
 )
 from .pooling_messages import PoolingRequest
+from .pulse import Pulse
 from .serving_core import Core, build_core
 from .wire import WireError, pack, unpack_to_engine
 
@@ -62,6 +65,12 @@ class EngineProcessArgs:
     parent_pid: int | None = None
     """The process to die with: the one whose main thread started this one."""
     log_level: str = "info"
+    log_config_file: str | None = None
+    """What says how to log instead of the level."""
+    incarnation: int = 0
+    """How many engines of this server came before it."""
+    pulse_pipe: int | None = None
+    """File descriptor, inherited, on which the loop shows that it turns; see `pulse`."""
 
 
 def main() -> int:
@@ -69,7 +78,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _exit)
     signal.signal(signal.SIGINT, _exit)
     args = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineProcessArgs)
-    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    configure_logging(args.log_level, args.log_config_file)
     if args.parent_pid is not None:
         _die_with(args.parent_pid)
     _name_process(b"zqserve-engine")
@@ -89,7 +98,7 @@ def main() -> int:
         # Little of what a step makes is cyclic, and the collector's default pace costs guided streams some percent.
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
         core.prepare_guided_decoding(when_done=gc.freeze)
-        EngineServer(core, socket).run()
+        EngineServer(core, socket, Pulse(args.pulse_pipe), args.incarnation).run()
     except UnsupportedModelError as error:
         logger.error("%s", error)
         return 1
@@ -121,9 +130,11 @@ class EngineServer:
     never waits for a front-end.
     """
 
-    def __init__(self, core: Core, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, core: Core, socket: zmq.Socket[bytes], pulse: Pulse, incarnation: int = 0) -> None:
         self._core = core
         self._socket = socket
+        self._pulse = pulse
+        self._incarnation = incarnation
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._clients: set[bytes] = set()
@@ -135,6 +146,7 @@ class EngineServer:
 
     def run(self) -> NoReturn:
         """Turn the loop for ever; a signal ends the process."""
+        self._pulse.beat()
         while True:
             self.turn()
 
@@ -170,11 +182,17 @@ class EngineServer:
             elif isinstance(message, AbortRequests):
                 self._core.abort(client, message.keys)
             elif isinstance(message, Hello):
-                self._send(client, self._core.describe())
+                self._send(client, self._describe())
             elif isinstance(message, ResetPrefixCache):
                 self._core.reset_prefix_cache()
 
+    def _describe(self) -> EngineReady:
+        ready = self._core.describe()
+        ready.incarnation = self._incarnation
+        return ready
+
     def _beat(self) -> None:
+        self._pulse.beat()
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
         stats = self._core.stats()
         for client, keys in list(self._lost_requests.items()):

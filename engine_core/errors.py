@@ -22,3 +22,7 @@ class EngineDeadError(RuntimeError):
 
 class RequestFailedError(RuntimeError):
     """The engine goes on, but could not compute this request; the message says why."""
+
+
+NO_TOKEN_LEFT = "No token is left that all fields of the request allow."
+"""Why the engine gave up a request whose own fields contradict each other: the caller's mistake, but found late."""

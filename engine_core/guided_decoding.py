@@ -18,6 +18,7 @@ What a request's fields mean together:
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import threading
 import time
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..guided.errors import BudgetExceededError, GrammarError
+from .errors import NO_TOKEN_LEFT
 from .grammar_reader import GrammarReader
 from .jump_ahead import CONTEXT_TOKENS, JumpAhead
 from .messages import EngineRequest
@@ -46,9 +48,12 @@ MASKS_PER_TRIM = 64
 """New masks between two looks at how much memory all grammars take."""
 STEP_SECONDS = 0.004
 """Time for all masks of a step together; who is not ready then sits the step out."""
+LEAST_SECONDS = 0.002
+"""Time for each mask that is tried: shorter tries bring too little forward."""
 LATE_BEFORE_PATIENCE = 8
-PATIENT_SECONDS = 0.016
-"""Time for a mask that is late for the so manieth time in a row: not all work can be cut into pieces for a step."""
+PATIENT_SECONDS = 0.008
+"""Time for a mask that is late for the so manieth time in a row, one in a step: nearly all work goes on where it
+stopped, but what is done in one piece must come to its end too."""
 MAX_LATE_SECONDS = 10.0
 """Time that a request may spend on masks that were not ready within their step before it fails."""
 
@@ -83,6 +88,15 @@ class GuidedDecoding:
         if self._loader is None:
             self._loader = threading.Thread(target=self._load, args=(when_done,), name="vocabulary", daemon=True)
             self._loader.start()
+
+    def wait_for_vocabulary(self) -> LoadedVocabulary:
+        """The vocabulary, once it is loaded. Raises `GrammarError` where it cannot be."""
+        self.prepare()
+        assert self._loader is not None
+        self._loader.join()
+        vocabulary = self.vocabulary
+        assert vocabulary is not None
+        return vocabulary
 
     def guide(self, message: EngineRequest) -> Guide | None:
         """The guide of a new request; None for one without a grammar. Raises ValueError for one that is broken."""
@@ -192,10 +206,12 @@ class Guide:
         self._eos_ids = frozenset(message.eos_token_ids)
         self._stop_ids = frozenset(params.stop_token_ids or ())
         self._ignores_eos = params.ignore_eos
-        # Forced tokens are not scored, and fields that forbid tokens must have their say at each one.
+        # Forced tokens are not scored, beams grow by one token at a time, and fields that forbid tokens must have
+        # their say at each one.
         self._jumps = (
             jumps
             and params.logprobs is None
+            and not params.use_beam_search
             and not (params.logit_bias or params.allowed_token_ids or message.bad_words_token_ids)
         )
         self._matcher: GrammarMatcher | None = None
@@ -212,6 +228,17 @@ class Guide:
         self._late_seconds = 0.0
         self._num_late = 0
         """How often in a row it was not ready."""
+
+    def fork(self) -> Guide:
+        """Another one that has followed the same output, for another beam."""
+        other = copy.copy(self)
+        other._matcher = None if self._matcher is None else self._matcher.fork()
+        return other
+
+    def appended(self, token_id: int) -> None:
+        """A beam goes on with this token: read it now if that costs a look-up, else with the next mask."""
+        if not self.follow_known(token_id):
+            self._is_settled = False
 
     def fill_known(self, request: Request, mask: np.ndarray) -> bool:
         """Fill `mask` if that costs a look-up; False if it takes `before_sampling`."""
@@ -233,12 +260,25 @@ class Guide:
         self._count(token_id)
         return True
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether its mask was late so often that it is to have more time."""
+        return self._num_late % LATE_BEFORE_PATIENCE == LATE_BEFORE_PATIENCE - 1
+
+    def sit_out(self) -> Move:
+        """There is no time left for its mask in this step."""
+        self._shared.num_late_masks += 1
+        return NOTHING
+
+    def put_off(self) -> Move:
+        """There is no time left to read the token that was sampled: the next step catches up."""
+        self._is_settled = False
+        return NOTHING
+
     def before_sampling(self, request: Request, mask: np.ndarray, seconds: float) -> Move:
         """Catch up with the output and fill `mask`, uint32 words; or say what happens instead of sampling."""
         started = time.perf_counter()
         self._shared.note_new_mask()
-        if self._num_late % LATE_BEFORE_PATIENCE == LATE_BEFORE_PATIENCE - 1:
-            seconds = max(seconds, PATIENT_SECONDS)
         self._budget.allow(seconds)
         try:
             move = self._before_sampling(request, mask)
@@ -275,7 +315,7 @@ class Guide:
         with contextlib.suppress(BudgetExceededError, GrammarError):
             if self._matcher is not None and self._matcher.accepting():
                 return COMPLETE
-        return Move(error="No token is left that both the grammar and the other fields of the request allow.")
+        return Move(error=NO_TOKEN_LEFT)
 
     def _before_sampling(self, request: Request, mask: np.ndarray) -> Move:
         matcher = self._matcher or self._begin()
@@ -383,7 +423,9 @@ class GuidedStep:
     def prepare(self, requests: Sequence[Request]) -> tuple[list[Move | None], np.ndarray]:
         """What each request's guide says, None for requests without one; and the masks, uint32, a row a request.
 
-        The time of the step is shared: each takes at most an equal part of what is left, and who comes first changes.
+        The time of the step is shared: each takes at most an equal part of what is left (or LEAST_SECONDS), and who
+        comes first changes. When it is over, the others are not asked at all, so that no number of new masks holds up
+        the step.
         """
         self._make_room(len(requests))
         moves: list[Move | None] = [None] * len(requests)
@@ -398,9 +440,16 @@ class GuidedStep:
                 unknown.append((i, guide))
         self._turn += 1
         end = time.perf_counter() + STEP_SECONDS
+        is_patient = False
         for number in range(len(unknown)):
             i, guide = unknown[(number + self._turn) % len(unknown)]
-            seconds = max(0.0, end - time.perf_counter()) / (len(unknown) - number)
+            left = end - time.perf_counter()
+            if left <= 0 and number:
+                moves[i] = guide.sit_out()
+                continue
+            seconds = min(STEP_SECONDS, max(LEAST_SECONDS, left / (len(unknown) - number)))
+            if guide.is_stuck and not is_patient:
+                is_patient, seconds = True, PATIENT_SECONDS
             moves[i] = guide.before_sampling(requests[i], self._masks[i], seconds)
         return moves, self._words
 
@@ -418,9 +467,13 @@ class GuidedStep:
                 unknown.append((i, guide))
         end = time.perf_counter() + STEP_SECONDS
         for number, (i, guide) in enumerate(unknown):
-            seconds = max(0.0, end - time.perf_counter()) / (len(unknown) - number)
-            token_id = token_ids[i]
-            moves[i] = guide.without_a_token() if token_id < 0 else guide.after_sampling(token_id, seconds)
+            token_id, left = token_ids[i], end - time.perf_counter()
+            if token_id < 0:
+                moves[i] = guide.without_a_token()
+            elif left <= 0 and number:
+                moves[i] = guide.put_off()
+            else:
+                moves[i] = guide.after_sampling(token_id, max(0.0, left) / (len(unknown) - number))
         return moves
 
     def _make_room(self, num_rows: int) -> None:

@@ -7,9 +7,13 @@ runner writes all keys and values of a step before attention reads any.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+
 from .block_pool import BlockPool
 from .prefix_cache import PrefixCache, extend_block_hashes
 from .request import Request
+from .step import ScheduledRequest
 
 
 class KVCacheManager:
@@ -17,7 +21,8 @@ class KVCacheManager:
 
     Invariants: a request holds each block of its `block_ids` once; a request writes only into blocks that it
     alone holds and that have no name before the step, but for a last token that is computed once more, which
-    writes what is there; what a name promises is computed by the end of the step that is being scheduled.
+    writes what is there; forks of a sequence share its last block until one of them writes; what a name promises
+    is computed by the end of the step that is being scheduled.
     """
 
     def __init__(self, num_blocks: int, block_size: int, *, enable_prefix_caching: bool) -> None:
@@ -72,6 +77,31 @@ class KVCacheManager:
             self._name_blocks(request, num_computed // block_size, end // block_size)
         return True
 
+    def extend_together(self, work: Sequence[ScheduledRequest]) -> bool:
+        """Make room for the next tokens of all these sequences, forks of each other, or for none of them.
+
+        Where the last block of one is shared, it gets a block of its own, and `work` tells what is to be copied.
+        """
+        if self._num_blocks_for(work) > self._pool.num_free:
+            return False
+        for item in work:
+            request = item.request
+            index, offset = divmod(request.num_computed_tokens, self.block_size)
+            if offset and self._pool.ref_count(request.block_ids[index]) > 1:
+                shared = request.block_ids[index]
+                (own,) = self._allocate(1)
+                self._pool.release(shared, keep=True)
+                request.block_ids[index] = own
+                item.copied_block = (shared, own)
+            self.extend(request, item.num_new_tokens)
+        return True
+
+    def fork(self, request: Request, other: Request) -> None:
+        """Let `other`, which holds nothing and begins with the computed tokens of `request`, share its blocks."""
+        self._pool.share(request.block_ids)
+        other.block_ids = list(request.block_ids)
+        other.num_computed_tokens = request.num_computed_tokens
+
     def free(self, request: Request) -> None:
         """Take all blocks back; their content stays in the prefix cache until they are needed."""
         # From the last to the first, so that the end of a prefix is lost before its beginning.
@@ -88,6 +118,21 @@ class KVCacheManager:
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix that no request holds."""
         self._cache.forget_if(lambda block_id: self._pool.ref_count(block_id) == 0)
+
+    def _num_blocks_for(self, work: Sequence[ScheduledRequest]) -> int:
+        """How many blocks `extend_together` takes."""
+        num_blocks = 0
+        num_writers: Counter[int] = Counter()
+        for item in work:
+            request = item.request
+            num_computed = request.num_computed_tokens
+            end = num_computed + item.num_new_tokens
+            num_blocks += max(0, -(-end // self.block_size) - len(request.block_ids))
+            if num_computed % self.block_size:
+                num_writers[request.block_ids[num_computed // self.block_size]] += 1
+        # The last one to write into a block that nobody else holds any more keeps it.
+        copies = (min(count, self._pool.ref_count(block_id) - 1) for block_id, count in num_writers.items())
+        return num_blocks + sum(copies)
 
     def _cached_prefix(self, request: Request) -> list[int]:
         """Blocks of the longest cached prefix. At least one token is left to compute, since its logits are

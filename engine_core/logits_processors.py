@@ -13,6 +13,11 @@ import torch
 
 from .request import Request
 
+MAX_PENALTY = 1e15
+"""A repetition penalty beyond it, or below its inverse, acts as this one does: logits, and what a temperature makes of
+them, stay finite in float32.
+"""
+
 
 @dataclass(slots=True)
 class LogitsState:
@@ -85,7 +90,7 @@ def _penalise(logits: torch.Tensor, request: Request, state: LogitsState) -> Non
     if state.prompt_ids is not None:
         seen = state.prompt_ids if output_ids is None else torch.cat([state.prompt_ids, output_ids]).unique()
         values = logits[seen]
-        penalty = params.repetition_penalty
+        penalty = min(max(params.repetition_penalty, 1 / MAX_PENALTY), MAX_PENALTY)
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if output_ids is not None:
         counts = torch.tensor(list(state.counts.values()), dtype=torch.float32, device=logits.device)

@@ -29,7 +29,9 @@ class Grammar(msgspec.Struct, array_like=True):
 
 
 class EngineRequest(msgspec.Struct, tag="request", omit_defaults=True, kw_only=True):
-    """One sequence to generate. A request with n answers is n of these that differ in `sample_index`."""
+    """One sequence to generate, or one beam search. A request with n answers is n of these that differ in
+    `sample_index`; a beam search finds all answers itself.
+    """
 
     key: int
     """Unique among the live requests of one front-end."""
@@ -49,6 +51,8 @@ class EngineRequest(msgspec.Struct, tag="request", omit_defaults=True, kw_only=T
     """Requests share cached prefixes only with requests of the same salt."""
     grammar: Grammar | None = None
     """What the output must match."""
+    user: str = ""
+    """Whose request it is: within a priority, users take turns."""
 
 
 class AbortRequests(msgspec.Struct, tag="abort"):
@@ -77,6 +81,21 @@ class TokenLogprobs(msgspec.Struct, array_like=True):
     """Rank of the chosen token; 1 is the most likely."""
 
 
+class BeamOutput(msgspec.Struct, array_like=True):
+    """One sequence that a beam search found."""
+
+    token_ids: list[int]
+    finish_reason: FinishReason
+    cumulative_logprob: float
+    """The model's own, whatever the search ranked it by."""
+    stop_reason: int | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    is_complete: bool = False
+    """Whether the last token is text, and not what ended it: its grammar allows nothing more, or there is a stop string
+    in it.
+    """
+
+
 class EngineOutput(msgspec.Struct, array_like=True):
     """What one step brought to one request."""
 
@@ -99,6 +118,8 @@ class EngineOutput(msgspec.Struct, array_like=True):
     """Whether "stop" means that the grammar allows nothing more: the last token is text then, and not what ended it."""
     pooled: Pooled | None = None
     """The whole answer to a `PoolingRequest`."""
+    beams: list[BeamOutput] | None = None
+    """What a beam search found, the best first: all that is told of its tokens."""
 
 
 class EngineStats(msgspec.Struct, array_like=True):
@@ -142,6 +163,10 @@ class EngineReady(msgspec.Struct, tag="ready", kw_only=True):
     block_size: int
     dtype: str
     enable_prefix_caching: bool = True
+    incarnation: int = 0
+    """How many engines of this server came before it: each death makes a new one."""
+    max_beam_width: int = 0
+    """Most beams of one search."""
 
 
 FromEngine = StepOutputs | Heartbeat | EngineReady

@@ -21,6 +21,7 @@ from . import kv_cache
 from .config import EngineConfig
 from .context_length import context_length
 from .device import open_device
+from .errors import NO_TOKEN_LEFT
 from .guided_decoding import GuidedStep, Move
 from .messages import TokenLogprobs
 from .model_loader import load_model
@@ -51,7 +52,7 @@ class ModelRunner:
         self.block_size = config.block_size
         self._make_cache(config, loaded.dtype, progress)
         self._groups = {layer.num_heads // layer.num_kv_heads for layer in self._attention.geometry.values()}
-        self._sampler = Sampler(self.vocab_size, config.max_num_seqs, self.device)
+        self._sampler = Sampler(self.vocab_size, config.max_num_seqs, self.device, config.logprobs_mode)
         self._guided = GuidedStep(self.vocab_size, config.max_num_seqs)
         self._rows: dict[Request, int] = {}
         self._free_rows = list(range(config.max_num_seqs - 1, -1, -1))
@@ -63,7 +64,8 @@ class ModelRunner:
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         """Run one step: one result for each scheduled request, in the same order."""
         with torch.inference_mode():
-            rows = [self._row(item.request) for item in scheduled]
+            rows = [self._row(item) for item in scheduled]
+            self._copy_blocks([item.copied_block for item in scheduled if item.copied_block is not None])
             logits = self._forward(scheduled, rows)
             return self._results(scheduled, rows, logits)
 
@@ -76,17 +78,29 @@ class ModelRunner:
                 self._free_rows.append(row)
                 self._sampler.remove(row)
 
-    def _row(self, request: Request) -> int:
+    def _row(self, item: ScheduledRequest) -> int:
         """The request's row, with its block table brought up to date."""
+        request = item.request
         row = self._rows.get(request)
         if row is None:
             row = self._rows[request] = self._free_rows.pop()
             self._sampler.add(row, request)
         known, blocks = self._num_table_blocks[row], request.block_ids
+        if item.copied_block is not None:
+            known = 0  # a block that the table has was replaced
         if known != len(blocks):
             self._block_tables[row, known : len(blocks)] = blocks[known:]
             self._num_table_blocks[row] = len(blocks)
         return row
+
+    def _copy_blocks(self, copies: list[tuple[int, int]]) -> None:
+        """Copy keys and values of all layers from blocks to others; none of the others is copied from."""
+        if not copies:
+            return
+        sources, targets = torch.tensor(copies, device=self.device.torch_device).T
+        for keys, values in self._attention.caches():
+            keys[targets] = keys[sources]
+            values[targets] = values[sources]
 
     def _forward(self, scheduled: list[ScheduledRequest], rows: list[int]) -> torch.Tensor:
         """Logits float32 of the wanted tokens: first, request by request, those of prompt logprobs, then the sampled
@@ -129,17 +143,24 @@ class ModelRunner:
 
     def _results(self, scheduled: list[ScheduledRequest], rows: list[int], logits: torch.Tensor) -> list[RequestResult]:
         results = [RequestResult([]) for _ in scheduled]
+        sampling = [i for i, item in enumerate(scheduled) if _samples(item)]
+        # Before anything else: the device may still be computing the logits, and what follows waits for them.
+        masks = self._masks([scheduled[i].request for i in sampling])
         first = 0
         for item, result in zip(scheduled, results, strict=True):
             targets = _prompt_targets(item)
             if targets:
                 result.prompt_logprobs = self._prompt_logprobs(logits[first : first + len(targets)], item, targets)
                 first += len(targets)
-        sampling = [i for i, item in enumerate(scheduled) if _samples(item)]
-        if not sampling:
-            return results
-        self._choose(logits[first:], scheduled, rows, sampling, results)
+        if sampling:
+            self._choose(logits[first:], scheduled, rows, sampling, masks, results)
         return results
+
+    def _masks(self, requests: list[Request]) -> tuple[list[Move | None], np.ndarray] | None:
+        """See `GuidedStep.prepare`; None where no request has a grammar."""
+        if all(request.guide is None for request in requests):
+            return None
+        return self._guided.prepare(requests)
 
     def _choose(
         self,
@@ -147,13 +168,13 @@ class ModelRunner:
         scheduled: list[ScheduledRequest],
         rows: list[int],
         sampling: list[int],
+        masks: tuple[list[Move | None], np.ndarray] | None,
         results: list[RequestResult],
     ) -> None:
         """Put the next tokens of the requests numbered `sampling` into their results; a row of logits for each."""
         allowed = None
-        if any(scheduled[i].request.guide is not None for i in sampling):
-            # The device may still be computing the logits meanwhile.
-            moves, words = self._guided.prepare([scheduled[i].request for i in sampling])
+        if masks is not None:
+            moves, words = masks
             ready = [k for k, move in enumerate(moves) if move is None or move.is_ready]
             for i, move in zip(sampling, moves, strict=True):
                 if move is not None:
@@ -163,6 +184,10 @@ class ModelRunner:
             allowed = AllowedTokens(words, np.array([-1 if moves[k] is None else k for k in ready]))
             if len(ready) < len(sampling):
                 logits, sampling = logits[ready], [sampling[k] for k in ready]
+        if any(scheduled[i].request.beams is not None for i in sampling):
+            logits, sampling, allowed = self._find_candidates(logits, scheduled, rows, sampling, allowed, results)
+            if not sampling:
+                return
         requests = [scheduled[i].request for i in sampling]
         sampled = self._sampler.sample(logits, requests, [rows[i] for i in sampling], allowed)
         for i, choice in zip(sampling, sampled, strict=True):
@@ -170,12 +195,44 @@ class ModelRunner:
                 results[i].token_ids = [choice.token_id]
                 results[i].logprobs = None if choice.logprobs is None else [choice.logprobs]
             elif scheduled[i].request.guide is None:
-                results[i].error = "The model gave no finite logits for this request."
+                results[i].error = _why_no_token(scheduled[i].request)
         if allowed is not None:
             moves = self._guided.follow(requests, [choice.token_id for choice in sampled])
             for i, move in zip(sampling, moves, strict=True):
                 if move is not None:
                     _take_move(results[i], move)
+
+    def _find_candidates(
+        self,
+        logits: torch.Tensor,
+        scheduled: list[ScheduledRequest],
+        rows: list[int],
+        sampling: list[int],
+        allowed: AllowedTokens | None,
+        results: list[RequestResult],
+    ) -> tuple[torch.Tensor, list[int], AllowedTokens | None]:
+        """Put what may follow each beam into its result; what is left of logits, `sampling` and masks for `_choose`."""
+        is_beam = [scheduled[i].request.beams is not None for i in sampling]
+        theirs = [k for k, beam in enumerate(is_beam) if beam]
+        others = [k for k, beam in enumerate(is_beam) if not beam]
+        numbers = [sampling[k] for k in theirs]
+        found = self._sampler.candidates(
+            logits if not others else logits[theirs],
+            [scheduled[i].request for i in numbers],
+            [rows[i] for i in numbers],
+            _of_rows(allowed, theirs),
+        )
+        for i, candidates in zip(numbers, found, strict=True):
+            results[i].candidates = candidates
+            request = scheduled[i].request
+            if candidates.token_ids:
+                continue
+            if request.guide is not None:
+                results[i].is_complete = request.guide.without_a_token().is_complete
+            elif (why := _why_no_token(request)) != NO_TOKEN_LEFT:
+                results[i].error = why
+            # Otherwise this beam leads nowhere, and others may go on.
+        return logits[others], [sampling[k] for k in others], _of_rows(allowed, others)
 
     def _prompt_logprobs(self, logits: torch.Tensor, item: ScheduledRequest, targets: list[int]) -> list[TokenLogprobs]:
         count = item.request.params.prompt_logprobs or 0
@@ -214,11 +271,25 @@ def _context_length(model_dir: str) -> int:
     return context_length(json.loads((Path(model_dir) / "config.json").read_text(encoding="utf-8")))
 
 
+def _why_no_token(request: Request) -> str:
+    """What is wrong with a request without a grammar for which no token could be chosen."""
+    if request.params.allowed_token_ids or request.message.bad_words_token_ids:
+        return NO_TOKEN_LEFT
+    return "The model gave no finite logits for this request."
+
+
 def _take_move(result: RequestResult, move: Move) -> None:
     """What a guide says, behind what was sampled."""
     result.token_ids += move.token_ids
     result.is_complete = move.is_complete
     result.error = move.error
+
+
+def _of_rows(allowed: AllowedTokens | None, rows: list[int]) -> AllowedTokens | None:
+    """The masks of some rows; None where none of them has one."""
+    if allowed is None or not (allowed.row[rows] >= 0).any():
+        return None
+    return AllowedTokens(allowed.words, allowed.row[rows])
 
 
 def _samples(item: ScheduledRequest) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .config import EngineConfig
+from .fair_share import Turns
 from .messages import EngineOutput
 from .pooling_messages import Pooled, PoolingRequest
 from .pooling_params import PoolingTask
@@ -42,6 +43,7 @@ class _Waiting:
     """A text in the queue; the lowest comes first."""
 
     priority: int
+    turn: int
     number: int
     message: PoolingRequest = field(compare=False)
     client: bytes = field(compare=False)
@@ -63,6 +65,7 @@ class PoolingCore:
         self._queue: list[_Waiting] = []
         """A heap; what was aborted stays in it until it comes up."""
         self._waiting: dict[bytes, dict[int, _Waiting]] = {}
+        self._turns = Turns()
         self._num_requests = 0
         self._answered: ClientOutputs = {}
         self.num_waiting = 0
@@ -76,7 +79,9 @@ class PoolingCore:
             self._answered.setdefault(client, []).append(EngineOutput(message.key, [], "error", error=error))
             return
         self._num_requests += 1
-        waiting = _Waiting(message.priority if self._by_priority else 0, self._num_requests, message, client)
+        priority = message.priority if self._by_priority else 0
+        turn = self._turns.take(priority, message.user)
+        waiting = _Waiting(priority, turn, self._num_requests, message, client)
         heapq.heappush(self._queue, waiting)
         self._waiting.setdefault(client, {})[message.key] = waiting
         self.num_waiting += 1
@@ -123,6 +128,7 @@ class PoolingCore:
                 if batch and num_tokens > budget:
                     break
                 self._take_out(waiting.client, waiting.message.key)
+                self._turns.begin(waiting.priority, waiting.turn)
                 batch.append(waiting)
                 budget -= num_tokens
                 self.num_step_tokens += num_tokens

@@ -23,6 +23,8 @@ class PoolingRequest(msgspec.Struct, tag="pool", omit_defaults=True, kw_only=Tru
     """Lower runs first; used under the priority policy."""
     arrival_time: float = 0.0
     """Seconds of `time.time()`."""
+    user: str = ""
+    """Whose text it is: within a priority, users take turns."""
 
 
 class Pooled(msgspec.Struct, array_like=True):

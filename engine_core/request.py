@@ -15,6 +15,7 @@ from .messages import EngineRequest
 from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from .beam_group import BeamGroup
     from .guided_decoding import Guide
 
 
@@ -52,6 +53,8 @@ class Request:
     num_preemptions: int = 0
     sequence_number: int = 0
     """Order of arrival in this engine."""
+    turn: int = 0
+    """Order between users, before that of arrival; see `fair_share`."""
     first_scheduled_time: float | None = None
     stop_token_ids: frozenset[int] = frozenset()
     """Tokens that end it: those asked for and, unless ignored, EOS."""
@@ -61,6 +64,8 @@ class Request:
     """Whether anything was sent of it."""
     guide: Guide | None = None
     """Follows the output through its grammar; it stays over a preemption."""
+    beams: BeamGroup | None = None
+    """The beam search that it is, or that it is a sequence of."""
 
     @classmethod
     def from_message(cls, message: EngineRequest, client: bytes = b"", sequence_number: int = 0) -> Request:

@@ -7,7 +7,8 @@ ranges are those that users of vLLM and of the OpenAI API know.
 from __future__ import annotations
 
 import math
-from typing import Any
+from enum import IntEnum
+from typing import Any, Literal
 
 import msgspec
 
@@ -16,7 +17,16 @@ from .guided_params import GuidedDecodingParams, StructuredOutputsParams
 
 MAX_SAMPLES = 16_384
 MAX_STOP_STRINGS = 64
+MAX_LENGTH_PENALTY = 10.0
 INT64_MAX = 2**63 - 1
+
+
+class RequestOutputKind(IntEnum):
+    """Which outputs the caller wants to see; `LLM.generate` returns whole answers."""
+
+    CUMULATIVE = 0
+    DELTA = 1
+    FINAL_ONLY = 2
 
 
 class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -60,11 +70,26 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Keep only the last k tokens of the prompt; -1: as many as the context holds."""
     logit_bias: dict[int, float] | None = None
     allowed_token_ids: list[int] | None = None
+    use_beam_search: bool = False
+    """Find the likeliest answers instead of drawing: `best_of` beams (or `n`), of which the `n` best are returned.
+    `temperature` is 0 or 1 then, and nothing else limits what is drawn.
+    """
+    length_penalty: float = 1.0
+    """Beam search ranks ended beams by the sum of their logprobs, divided by (number of tokens) ** length_penalty."""
+    early_stopping: bool | Literal["never"] = False
+    """When a beam search ends: once as many beams as it has have ended (True); once the best running one is worse than
+    them as it stands (False), or would be even at the full length ("never").
+    """
     guided_decoding: GuidedDecodingParams | None = None
     structured_outputs: StructuredOutputsParams | None = None
     """What the answer must match, in the older or the newer form. Offline only: the server compiles a request's own
     fields.
     """
+    output_kind: RequestOutputKind = RequestOutputKind.FINAL_ONLY
+    """CUMULATIVE means the same, since answers are returned whole; DELTA is refused."""
+    logits_processors: list[Any] | None = None
+    extra_args: dict[str, Any] | None = None
+    """Both known and refused, unless empty: no code of the caller runs in the engine."""
 
     def __post_init__(self) -> None:
         if isinstance(self.stop, str):
@@ -140,12 +165,55 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             _in_range("prompt_logprobs", self.prompt_logprobs, -1, INT64_MAX)
         if self.truncate_prompt_tokens is not None and self.truncate_prompt_tokens != -1:
             _in_range("truncate_prompt_tokens", self.truncate_prompt_tokens, 1, INT64_MAX, note="(or -1)")
+        self._check_beam_search()
+        self._refuse_unsupported()
         if self.guided_decoding is not None and self.structured_outputs is not None:
             raise InvalidRequestError(
                 "structured_outputs", "guided_decoding and structured_outputs say the same; only one may be given."
             )
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise InvalidRequestError("allowed_token_ids", "allowed_token_ids must not be empty.")
+
+    def _refuse_unsupported(self) -> None:
+        if self.logits_processors:
+            raise InvalidRequestError(
+                "logits_processors",
+                "logits_processors are not supported: no code of the caller runs in the engine. logit_bias, "
+                "allowed_token_ids, bad_words and structured_outputs do most of what they are used for.",
+            )
+        if self.extra_args:
+            raise InvalidRequestError(
+                "extra_args", f"extra_args are not supported: nobody reads {', '.join(map(str, self.extra_args))}."
+            )
+        if self.output_kind == RequestOutputKind.DELTA:
+            raise InvalidRequestError(
+                "output_kind", "output_kind DELTA is not supported: answers are returned whole. The server streams."
+            )
+
+    def _check_beam_search(self) -> None:
+        limit = MAX_LENGTH_PENALTY
+        _in_range("length_penalty", self.length_penalty, -limit, limit)
+        if self.early_stopping not in (True, False, "never"):
+            raise InvalidRequestError(
+                "early_stopping", f'early_stopping must be true, false or "never", got {self.early_stopping!r}.'
+            )
+        if not self.use_beam_search:
+            for name, default in (("length_penalty", 1.0), ("early_stopping", False)):
+                if getattr(self, name) != default:
+                    raise InvalidRequestError(name, f"{name} needs use_beam_search.")
+            return
+        if self.temperature not in (0.0, 1.0):
+            raise InvalidRequestError(
+                "temperature",
+                f"Beam search draws nothing: temperature must be 0 or 1 with use_beam_search, got {self.temperature}.",
+            )
+        for name, neutral in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)):
+            if getattr(self, name) != neutral:
+                raise InvalidRequestError(
+                    name, f"Beam search draws nothing: {name} must be {neutral} with use_beam_search."
+                )
+        if self.max_tokens == 0:
+            raise InvalidRequestError("max_tokens", "max_tokens must be at least 1 with use_beam_search.")
 
 
 def _in_range(param: str, value: float, low: float, high: float, note: str = "") -> None:

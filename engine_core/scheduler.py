@@ -13,9 +13,12 @@ import time
 from bisect import insort
 from collections.abc import Iterable, Sequence
 
+from .beam_group import BeamGroup
 from .config import EngineConfig
+from .errors import NO_TOKEN_LEFT
+from .fair_share import Turns
 from .kv_cache_manager import KVCacheManager
-from .messages import EngineOutput, EngineStats, FinishReason
+from .messages import EngineOutput, EngineStats, FinishReason, TokenLogprobs
 from .request import Request, RequestStatus
 from .step import RequestResult, ScheduledRequest
 from .waiting_queue import WaitingQueue
@@ -30,8 +33,9 @@ class Scheduler:
     """Continuous batching with chunked prefill, prefix sharing and preemption by recomputation.
 
     Invariants: a request is running (in `_running`, sorted in the order of the policy) or waiting (in
-    `_waiting`), and only a running one holds blocks; the sequence of any request fits into the pool, so the
-    first of the running can always go on and every request ends.
+    `_waiting`), and only a running one holds blocks; the sequence of any request, or those of its beams, fit into the
+    pool, so the first of the running can always go on and every request ends. A beam search is one request of several
+    sequences, which get their blocks together and are preempted together (`BeamGroup`).
     """
 
     def __init__(self, config: EngineConfig, *, num_blocks: int, block_size: int, max_model_len: int) -> None:
@@ -48,7 +52,10 @@ class Scheduler:
         self._requests: dict[bytes, dict[int, Request]] = {}
         self._running: list[Request] = []
         self._waiting = WaitingQueue(self._order)
+        self._turns = Turns()
         self._released: list[Request] = []
+        self._num_more_sequences = 0
+        """How many more sequences than requests are running: those of beam searches."""
         self._prefix_cache_queries = 0
         self._prefix_cache_hits = 0
         self._num_preemptions = 0
@@ -58,6 +65,7 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queue a request whose key is new to its client and whose sequence can grow within `max_model_len`."""
         self._requests.setdefault(request.client, {})[request.message.key] = request
+        request.turn = self._turns.take(self._priority(request), request.message.user)
         self._waiting.push(request)
 
     def has(self, client: bytes, key: int) -> bool:
@@ -85,7 +93,7 @@ class Scheduler:
     def schedule(self) -> list[ScheduledRequest]:
         """The work of the next step, in an order in which a request may read what an earlier one writes.
 
-        At most `max_num_batched_tokens` tokens of at most `max_num_seqs` requests, at least one token of
+        At most `max_num_batched_tokens` tokens of at most `max_num_seqs` sequences, at least one token of
         each. Empty only when there is no request.
         """
         scheduled: list[ScheduledRequest] = []
@@ -98,6 +106,15 @@ class Scheduler:
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
+            if request.beams is not None:
+                work = request.beams.work(budget, _longest_chunk(request))
+                if not kv_cache.extend_together(work):
+                    self._preempt(running.pop())
+                    continue
+                scheduled += work
+                budget -= sum(item.num_new_tokens for item in work)
+                index += 1
+                continue
             num_new_tokens = len(request.token_ids) - request.num_computed_tokens
             if num_new_tokens > 1:
                 num_new_tokens = min(num_new_tokens, budget, _longest_chunk(request))
@@ -112,10 +129,17 @@ class Scheduler:
         # overtaking would let small requests starve a large one. One that was preempted just now needs more than
         # is left of the blocks it gave up, so it is not among the admitted.
         now = time.time()
-        while budget > 0 and len(running) < self._max_num_seqs:
+        while budget > 0 and len(running) + self._num_more_sequences < self._max_num_seqs:
             request = self._waiting.first()
-            # One spare block for each running request, or the newcomer would be preempted when one grows.
-            if request is None or not kv_cache.admit(request, num_spare_blocks=len(running)):
+            if request is None:
+                break
+            # One spare block for each running sequence, or the newcomer would be preempted when one grows.
+            num_running = num_spare_blocks = len(running) + self._num_more_sequences
+            if request.beams is not None:
+                if num_running + request.beams.width > self._max_num_seqs:
+                    break
+                num_spare_blocks += request.beams.num_blocks_behind_prompt(kv_cache.block_size)
+            if not kv_cache.admit(request, num_spare_blocks=num_spare_blocks):
                 break
             self._waiting.pop()
             self._start(request, now)
@@ -172,13 +196,19 @@ class Scheduler:
             num_step_tokens=self._num_step_tokens,
         )
 
-    def _order(self, request: Request) -> tuple[int, int]:
+    def _order(self, request: Request) -> tuple[int, int, int]:
         """What runs and is admitted first; the last is preempted first."""
-        return (request.message.priority if self._by_priority else 0, request.sequence_number)
+        return (self._priority(request), request.turn, request.sequence_number)
+
+    def _priority(self, request: Request) -> int:
+        return request.message.priority if self._by_priority else 0
 
     def _start(self, request: Request, now: float) -> None:
         request.status = RequestStatus.RUNNING
         insort(self._running, request, key=self._order)
+        self._turns.begin(self._priority(request), request.turn)
+        if request.beams is not None:
+            self._num_more_sequences += request.beams.width - 1
         if request.first_scheduled_time is None:
             request.first_scheduled_time = now
             request.num_cached_tokens = min(request.num_computed_tokens, request.num_prompt_tokens)
@@ -187,25 +217,22 @@ class Scheduler:
                 self._prefix_cache_hits += request.num_computed_tokens
 
     def _preempt(self, request: Request) -> None:
-        self._kv_cache.free(request)
+        self._release(request)
+        if request.beams is not None:
+            request.beams.preempted()
         request.status = RequestStatus.PREEMPTED
         request.num_preemptions += 1
         self._num_preemptions += 1
-        self._released.append(request)
         # It keeps its place in the order of arrival, so it is the first of its priority to come back.
         self._waiting.push(request)
 
     def _advance(self, request: Request, num_new_tokens: int, result: RequestResult) -> EngineOutput | None:
         """Bring a request forward by one step; what to send of it, if anything."""
+        if request.beams is not None:
+            return self._advance_beams(request.beams, request, num_new_tokens, result)
         if result.error is not None:
-            self._kv_cache.discard(request)
-            self._remove(request)
-            return EngineOutput(request.message.key, [], "error", error=result.error)
-        prompt_logprobs = None
-        if result.prompt_logprobs:
-            num_sent = request.num_prompt_logprobs - request.num_computed_tokens
-            prompt_logprobs = result.prompt_logprobs[max(num_sent, 0) :] or None
-            request.num_prompt_logprobs += len(prompt_logprobs or ())
+            return self._fail(request, result.error)
+        prompt_logprobs = _new_prompt_logprobs(request, result)
         request.num_computed_tokens += num_new_tokens
 
         finish_reason: FinishReason | None = None
@@ -239,11 +266,43 @@ class Scheduler:
             prompt_logprobs,
             request.num_cached_tokens,
         )
+        output.is_complete = is_complete
+        return self._told(request, output)
+
+    def _advance_beams(
+        self, beams: BeamGroup, sequence: Request, num_new_tokens: int, result: RequestResult
+    ) -> EngineOutput | None:
+        """The same for one of the sequences of a beam search."""
+        request = beams.request
+        if request.status is RequestStatus.FINISHED:
+            return None  # it failed with another of its sequences
+        if result.error is not None:
+            return self._fail(request, result.error)
+        output = EngineOutput(request.message.key, [], num_cached_tokens=request.num_cached_tokens)
+        output.prompt_logprobs = _new_prompt_logprobs(sequence, result)
+        sequence.num_computed_tokens += num_new_tokens
+        if sequence.num_computed_tokens == sequence.num_tokens:
+            self._released += beams.take(sequence, result, self._kv_cache)
+        if beams.is_over:
+            output.beams = beams.outputs()
+            if not output.beams:
+                return self._fail(request, NO_TOKEN_LEFT)
+            output.finish_reason = output.beams[0].finish_reason
+        return None if output.prompt_logprobs is None and output.beams is None else self._told(request, output)
+
+    def _fail(self, request: Request, error: str) -> EngineOutput:
+        """End a running request that cannot go on; nothing that it has written is trusted."""
+        for sequence in [request] if request.beams is None else request.beams.sequences:
+            self._kv_cache.discard(sequence)
+        self._remove(request)
+        return EngineOutput(request.message.key, [], "error", error=error)
+
+    def _told(self, request: Request, output: EngineOutput) -> EngineOutput:
+        """What is sent of a request, which ends with it if it says so."""
         if not request.has_output:
             request.has_output = True
             output.queue_seconds = _queue_seconds(request)
-        output.is_complete = is_complete
-        if finish_reason is not None:
+        if output.finish_reason is not None:
             self._remove(request)
         return output
 
@@ -268,8 +327,7 @@ class Scheduler:
         was_running = request.status is RequestStatus.RUNNING
         request.status = RequestStatus.FINISHED
         if was_running:
-            self._kv_cache.free(request)
-            self._released.append(request)
+            self._release(request)
         else:
             self._waiting.count_ended()
         requests = self._requests[request.client]
@@ -277,8 +335,26 @@ class Scheduler:
         if not requests:
             del self._requests[request.client]
 
+    def _release(self, request: Request) -> None:
+        """Take the blocks and rows of a running request, and of its beams."""
+        sequences = [request] if request.beams is None else request.beams.sequences
+        for sequence in sequences:
+            self._kv_cache.free(sequence)
+        self._released += sequences
+        self._num_more_sequences -= 0 if request.beams is None else request.beams.width - 1
+
     def _drop_finished(self) -> None:
         self._running = [request for request in self._running if request.status is RequestStatus.RUNNING]
+
+
+def _new_prompt_logprobs(request: Request, result: RequestResult) -> list[TokenLogprobs] | None:
+    """What of a step's prompt logprobs was not sent yet; before `num_computed_tokens` moves on."""
+    if not result.prompt_logprobs:
+        return None
+    num_sent = request.num_prompt_logprobs - request.num_computed_tokens
+    new = result.prompt_logprobs[max(num_sent, 0) :] or None
+    request.num_prompt_logprobs += len(new or ())
+    return new
 
 
 def _longest_chunk(request: Request) -> int:

@@ -7,7 +7,7 @@ same length and order. Torch-free, so that the scheduler and its tests need no m
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from .messages import TokenLogprobs
@@ -25,6 +25,35 @@ class ScheduledRequest:
 
     request: Request
     num_new_tokens: int
+    copied_block: tuple[int, int] | None = None
+    """A block whose content is copied into another one before the step writes anything: from, to. The other one is in
+    `request.block_ids` by now.
+    """
+
+
+@dataclass(slots=True)
+class Candidates:
+    """The likeliest tokens that may follow one beam, best first; none that is forbidden."""
+
+    token_ids: list[int]
+    scores: list[float]
+    """Log-probabilities as the search adds them up: after penalties and biases, not normalised again."""
+    logprobs: list[float]
+    """The ones to report."""
+    ranks: list[int] | None = None
+    top_token_ids: list[int] = field(default_factory=list)
+    top_logprobs: list[float] = field(default_factory=list)
+    """When logprobs are asked for: the rank of each candidate, and the likeliest tokens, whoever may follow."""
+
+    def entry(self, number: int) -> TokenLogprobs | None:
+        """The logprobs of a candidate as they are reported, if they are."""
+        if self.ranks is None:
+            return None
+        return TokenLogprobs(
+            [self.token_ids[number], *self.top_token_ids],
+            [self.logprobs[number], *self.top_logprobs],
+            self.ranks[number],
+        )
 
 
 @dataclass(slots=True)
@@ -45,6 +74,8 @@ class RequestResult:
     """Why this one request cannot go on; it is finished with the reason "error"."""
     is_complete: bool = False
     """Whether the grammar allows nothing behind `token_ids`, so that the request ends."""
+    candidates: Candidates | None = None
+    """In the place of `token_ids`, for a sequence of a beam search."""
 
 
 class Runner(Protocol):

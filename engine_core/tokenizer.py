@@ -40,6 +40,7 @@ class Tokenizer:
         *,
         special_tokens: dict[str, str] | None = None,
         chat_templates: dict[str, str] | None = None,
+        config: dict[str, Any] | None = None,
     ) -> None:
         self.backend = backend
         """The tokenizer of the `tokenizers` library; without truncation and padding."""
@@ -47,6 +48,8 @@ class Tokenizer:
         """`bos_token`, `eos_token`, … as templates name them."""
         self.chat_templates = chat_templates or {}
         """By name; the only one of most models is "default"."""
+        self.config = config or {}
+        """What `tokenizer_config.json` says."""
         backend.no_truncation()
         backend.no_padding()
         vocab = backend.get_vocab(with_added_tokens=True)
@@ -122,12 +125,14 @@ def load_tokenizer(directory: str | os.PathLike[str]) -> Tokenizer:
     except Exception as error:  # the library raises the bare class
         raise ValueError(f"{path} cannot be read: {error}") from None
     config = read_json(directory / "tokenizer_config.json")
+    as_read = dict(config)
     if "added_tokens_decoder" not in config:
         config.update(read_json(directory / "special_tokens_map.json"))
     special_tokens = _special_tokens(config)
     _add_missing_tokens(backend, config, special_tokens)
     _rebuild_llama(backend, directory, config)
-    return Tokenizer(backend, special_tokens=special_tokens, chat_templates=_chat_templates(directory, config))
+    templates = _chat_templates(directory, config)
+    return Tokenizer(backend, special_tokens=special_tokens, chat_templates=templates, config=as_read)
 
 
 def _special_tokens(config: dict[str, Any]) -> dict[str, str]:

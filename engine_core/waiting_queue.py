@@ -14,9 +14,9 @@ class WaitingQueue:
     Invariant: `_num_ended` of the entries are of requests with the status FINISHED; the others wait.
     """
 
-    def __init__(self, order: Callable[[Request], tuple[int, int]]) -> None:
+    def __init__(self, order: Callable[[Request], tuple[int, ...]]) -> None:
         self._order = order
-        self._heap: list[tuple[tuple[int, int], Request]] = []
+        self._heap: list[tuple[tuple[int, ...], Request]] = []
         self._num_ended = 0
 
     def __len__(self) -> int:

@@ -110,7 +110,7 @@ class ReferenceSampling:
     def sample(self, logits: torch.Tensor, rows: SamplingRows, allowed: AllowedTokens | None = None) -> np.ndarray:
         """See `SamplingKernel.sample`."""
         if allowed is not None:
-            _forbid_others(logits, allowed)
+            forbid_others(logits, allowed)
         draws = [
             uniform(seed, index, position)
             for seed, index, position in zip(rows.seed, rows.sample_index, rows.position, strict=True)
@@ -130,8 +130,11 @@ class ReferenceSampling:
         return log_sums.cpu().numpy(), logprobs.cpu().numpy(), ranks.cpu().numpy()
 
 
-def _forbid_others(logits: torch.Tensor, allowed: AllowedTokens) -> None:
-    """The words cross to the device as they are, and are taken apart there."""
+def forbid_others(logits: torch.Tensor, allowed: AllowedTokens) -> None:
+    """Set the logits [num_rows, vocab_size] of tokens that are not allowed to -inf.
+
+    The words cross to the device as they are, and are taken apart there.
+    """
     masked = np.flatnonzero(allowed.row >= 0)
     words = torch.from_numpy(allowed.words[allowed.row[masked]].view(np.int32)).to(logits.device)
     bits = (words[:, :, None] >> torch.arange(32, device=logits.device, dtype=torch.int32)) & 1

@@ -1,8 +1,8 @@
 """The ASGI application: routes, middleware, and the parts that they share.
 
-A request passes, from the outside in: its id, the request counter, CORS, the net for unexpected errors, the
-key, and the route. Generation endpoints are raw ASGI and write to `send` themselves; the others are
-Starlette's.
+A request passes, from the outside in: its id, the request counter, the operator's own middleware, CORS, the net for
+unexpected errors, the key, and the route. Generation endpoints are raw ASGI and write to `send` themselves; the
+others are Starlette's.
 """
 
 from __future__ import annotations
@@ -16,43 +16,44 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from ..engine_core.errors import EngineDeadError, InvalidRequestError, RequestFailedError
 from . import errors
+from .admission import AdmissionMiddleware
 from .auth import AuthMiddleware
-from .chat_completions import ChatCompletions
-from .classification import Classification
-from .completions import Completions
+from .client_watch import ClientWatchMiddleware
 from .config import ServerConfig
-from .embeddings import Embeddings, Pooling
+from .custom_middleware import load_middleware
+from .docs_page import DOCS_PATHS, docs_routes
+from .drain import DrainMiddleware
 from .errors import ApiError, UnexpectedErrors
-from .health import HealthEndpoints
 from .metrics import HttpRequestCounter
-from .models import ModelEndpoints
-from .pooling_job import NotGenerating
+from .rate_limits import RateLimits
 from .request_id import RequestIdMiddleware
-from .scoring import Rerank, Score
+from .routes import endpoints
+from .server_folder import ServerFolder
+from .server_status import ServerStatus
 from .services import Services, load_services
-from .tokenization import TokenizationEndpoints
 
 logger = logging.getLogger(__name__)
 
-OPEN_PATHS = ("/health", "/ping", "/version")
-"""What needs no key: the probes of whoever runs the server."""
+PROBE_PATHS = ("/health", "/ping", "/version", "/metrics", "/load")
+"""What is answered to the end."""
 
 HANDLED_ERRORS = (HTTPException, ApiError, InvalidRequestError, RequestFailedError, EngineDeadError)
 
 
-def create_app(config: ServerConfig, model_dir: str, engine_address: str) -> Starlette:
-    """The application for the model at `model_dir`, whose engine listens on `engine_address`.
+def create_app(config: ServerConfig, model_dir: str, folder: ServerFolder, status: ServerStatus) -> Starlette:
+    """The application for the model at `model_dir`; where its engine listens is found in `folder`.
 
     Raises ValueError or OSError when the tokenizer or the chat template cannot be read.
     """
-    services = load_services(config, model_dir, engine_address)
+    services = load_services(config, model_dir, folder, status)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        services.drain.listen()
         await services.engine.start()
         announcement = asyncio.create_task(_when_ready(services))
         try:
@@ -65,7 +66,7 @@ def create_app(config: ServerConfig, model_dir: str, engine_address: str) -> Sta
     routes = _routes(services)
     app = Starlette(
         routes=routes,
-        middleware=_middleware(services, paths=[route.path for route in routes if isinstance(route, Route)]),
+        middleware=_middleware(services, paths=[route.path for route in routes]),
         exception_handlers=dict.fromkeys(HANDLED_ERRORS, errors.handle),
         lifespan=lifespan,
     )
@@ -73,50 +74,12 @@ def create_app(config: ServerConfig, model_dir: str, engine_address: str) -> Sta
     return app
 
 
-def _routes(services: Services) -> list[BaseRoute]:
-    health = HealthEndpoints(services)
-    models = ModelEndpoints(services)
-    tokenization = TokenizationEndpoints(services)
-    generates = services.mode.generates
-    return [
-        Route("/v1/completions", Completions(services) if generates else NotGenerating(services), methods=["POST"]),
-        Route(
-            "/v1/chat/completions",
-            ChatCompletions(services) if generates else NotGenerating(services),
-            methods=["POST"],
-        ),
-        *_pooling_routes(services),
-        Route("/v1/models", models.list_models),
-        Route("/v1/models/{model:path}", models.get_model),
-        Route("/tokenize", tokenization.tokenize, methods=["POST"]),
-        Route("/detokenize", tokenization.detokenize, methods=["POST"]),
-        Route("/health", health.health),
-        Route("/ping", health.health, methods=["GET", "POST"]),
-        Route("/version", health.version),
-        Route("/load", health.load),
-        Route("/metrics", health.metrics),
-    ]
-
-
-def _pooling_routes(services: Services) -> list[BaseRoute]:
-    rerank = Rerank(services)
-    return [
-        Route("/v1/embeddings", Embeddings(services), methods=["POST"]),
-        Route("/v1/score", Score(services, as_list=True), methods=["POST"]),
-        Route("/score", Score(services, as_list=False), methods=["POST"]),
-        Route("/rerank", rerank, methods=["POST"]),
-        Route("/v1/rerank", rerank, methods=["POST"]),
-        Route("/v2/rerank", rerank, methods=["POST"]),
-        Route("/classify", Classification(services), methods=["POST"]),
-        Route("/pooling", Pooling(services), methods=["POST"]),
-    ]
-
-
 def _middleware(services: Services, paths: list[str]) -> list[Middleware]:
     config = services.config
     middleware = [
         Middleware(RequestIdMiddleware),
         Middleware(HttpRequestCounter, metrics=services.metrics, paths=paths, root_path=config.root_path),
+        *map(load_middleware, config.middleware),
     ]
     if config.allowed_origins:
         middleware.append(
@@ -130,12 +93,43 @@ def _middleware(services: Services, paths: list[str]) -> list[Middleware]:
             )
         )
     middleware.append(Middleware(UnexpectedErrors))
-    if config.api_key:
-        open_paths = OPEN_PATHS if config.guard_metrics else (*OPEN_PATHS, "/metrics")
+    middleware.append(
+        Middleware(DrainMiddleware, drain=services.drain, open_paths=PROBE_PATHS, root_path=config.root_path)
+    )
+    if not services.keys.is_empty:
         middleware.append(
-            Middleware(AuthMiddleware, keys=config.api_key, open_paths=open_paths, root_path=config.root_path)
+            Middleware(AuthMiddleware, keys=services.keys, open_paths=_open_paths(config), root_path=config.root_path)
         )
+    limits = RateLimits(num_workers=config.workers)
+    middleware.append(Middleware(AdmissionMiddleware, admission=services.admission, rate_limits=limits))
+    middleware.append(
+        Middleware(
+            ClientWatchMiddleware,
+            send_timeout=config.send_timeout,
+            count_left=services.metrics.clients_left.inc,
+            count_stalled=services.metrics.clients_stalled.inc,
+        )
+    )
     return middleware
+
+
+def _routes(services: Services) -> list[Route]:
+    config = services.config
+    described = endpoints(services)
+    if config.disable_fastapi_docs:
+        return [*described]
+    open_paths = None if services.keys.is_empty else _open_paths(config)
+    return [*described, *docs_routes(described, root_path=config.root_path, open_paths=open_paths)]
+
+
+def _open_paths(config: ServerConfig) -> set[str]:
+    """What needs no key: the probes of whoever runs the server, and what the flags open."""
+    paths = {"/health", "/ping", "/version"}
+    if not config.guard_metrics:
+        paths.add("/metrics")
+    if not config.guard_docs:
+        paths.update(DOCS_PATHS)
+    return paths
 
 
 async def _when_ready(services: Services) -> None:
@@ -154,8 +148,9 @@ async def _when_ready(services: Services) -> None:
         ready.num_blocks * ready.block_size,
     )
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
-    target = f"--unix-socket {config.uds} http://localhost" if config.uds else f"http://{host}:{config.port}"
-    key = " -H 'Authorization: Bearer KEY'" if config.api_key else ""
+    scheme = "https" if config.ssl_certfile else "http"
+    target = f"--unix-socket {config.uds} {scheme}://localhost" if config.uds else f"{scheme}://{host}:{config.port}"
+    key = "" if services.keys.is_empty else " -H 'Authorization: Bearer KEY'"
     path, body = "/v1/completions", '{"prompt": "The capital of France is", "max_tokens": 8}'
     if not services.mode.generates:
         path = {"embed": "/v1/embeddings", "classify": "/classify"}.get(services.mode.pooling or "", "/pooling")

@@ -12,35 +12,43 @@ import os
 import signal
 import sys
 from functools import partial
-from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
+from granian.server.mp import MPServer
 
 from ..engine_core.errors import UnsupportedModelError
+from .access_log import AccessLogFilter
 from .config import ServerConfig
+from .server_folder import ServerFolder
+from .server_status import ServerStatus
+from .tls import tls_options, watch_files
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 logger = logging.getLogger(__name__)
 
-BACKLOG = 2048
-"""Connections that wait to be accepted, and requests that one worker carries at once."""
+BACKLOG = 4096
+"""Connections that wait to be accepted; the kernel may have a lower limit."""
+MAX_OPEN_REQUESTS = 2**16
+"""Requests that one worker carries at once. It refuses what is too much itself (`admission`); were granian to hold it
+back, the probes would wait too.
+"""
+STOP_SECONDS = 5
+"""What a worker has behind the time for running requests, before it is killed."""
 
 
-def serve(config: ServerConfig, model_dir: str, engine_address: str, folder: Path) -> bool:
-    """Serve until SIGTERM or SIGINT, or until a worker ends by itself; whether it was the former.
+def serve(config: ServerConfig, model_dir: str, folder: ServerFolder, status: ServerStatus) -> bool:
+    """Serve until SIGTERM or SIGINT, or until workers end by themselves over and over; whether it was the former.
 
-    `folder` is private to this server: workers share their metrics there.
+    A second signal ends all at once.
     """
-    metrics_folder = None
     if config.workers > 1:
-        metrics_folder = folder / "metrics"
-        metrics_folder.mkdir()
-    server = Granian(
+        folder.metrics.mkdir()
+    server = MPServer(
         "zqserve",
         address=config.host,
         port=config.port,
@@ -51,16 +59,23 @@ def serve(config: ServerConfig, model_dir: str, engine_address: str, folder: Pat
         http=HTTPModes.auto,
         websockets=False,
         backlog=BACKLOG,
-        backpressure=BACKLOG,
-        workers_kill_timeout=config.shutdown_timeout,
+        backpressure=MAX_OPEN_REQUESTS,
+        respawn_failed_workers=True,
+        workers_kill_timeout=config.drain_timeout + STOP_SECONDS,
         url_path_prefix=config.root_path or None,
         log_access=config.access_log,
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {}, "granian.access": {"level": "INFO"}}},
+        **tls_options(config),
     )
+    logging.getLogger("granian.access").addFilter(AccessLogFilter(config))
+    if config.enable_ssl_refresh:
+        # What granian does on SIGHUP: it starts a new worker, then ends the old one as SIGTERM would.
+        watch_files(config, when_changed=partial(os.kill, os.getpid(), signal.SIGHUP))
     # Before anything else in a worker: a signal that comes while it starts shall not meet the launcher's handlers.
     os.register_at_fork(after_in_child=partial(_begin_worker, os.getpid()))
-    loader = partial(load_app, config, model_dir, engine_address, metrics_folder)
+    loader = partial(load_app, config, model_dir, folder)
+    server.on_startup(partial(_take_signals, server, status))
     try:
         server.serve(target_loader=loader, wrap_loader=False)
     except SystemExit as exit_:
@@ -68,26 +83,45 @@ def serve(config: ServerConfig, model_dir: str, engine_address: str, folder: Pat
     return True
 
 
-def load_app(config: ServerConfig, model_dir: str, engine_address: str, metrics_folder: Path | None) -> ASGIApp:
+def load_app(config: ServerConfig, model_dir: str, folder: ServerFolder) -> ASGIApp:
     """The application, in a worker's process."""
-    if metrics_folder is not None:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics_folder)  # read when prometheus_client is imported
+    if config.workers > 1:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder.metrics)  # read when prometheus_client is imported
     from .app import create_app
 
+    status = ServerStatus(folder.status)
     try:
-        return create_app(config, model_dir, engine_address)
+        return create_app(config, model_dir, folder, status)
     except (OSError, ValueError, UnsupportedModelError) as error:
         logger.error("%s", error)
+        # Another worker would find the same.
+        status.worker_failed = True
+        os.kill(os.getppid(), signal.SIGTERM)
         sys.exit(1)
 
 
-def _begin_worker(launcher_pid: int) -> None:
-    """End at once on SIGTERM until granian's loop takes over, and whenever the launcher ends, however that ends.
+def _take_signals(server: MPServer, status: ServerStatus) -> None:
+    """Put our handlers in the place of those that granian's main process has just set."""
 
-    Ctrl-C reaches the workers too, but it is for the launcher to end them.
+    def end(number: int, frame: FrameType | None) -> None:
+        if not server.interrupt_signal:
+            status.draining = True
+            server.signal_handler_interrupt()
+            return
+        for worker in list(server.wrks):
+            worker.kill()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def _begin_worker(launcher_pid: int) -> None:
+    """End at once on SIGTERM until the application takes over, and whenever the launcher ends, however that ends.
+
+    Ctrl-C is for the launcher alone, which ends the workers: so each is in a process group of its own.
     """
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.setpgid(0, 0)
     if sys.platform != "linux":
         return
     pr_set_pdeathsig = 1

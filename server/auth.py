@@ -1,13 +1,12 @@
-"""Who may call: `Authorization: Bearer KEY`, for every path but the probes."""
+"""Who may call: `Authorization: Bearer KEY` or `x-api-key: KEY`, for every path but the probes."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .api_keys import KeyRing
 from .errors import ApiError
 
 
@@ -15,12 +14,12 @@ class AuthMiddleware:
     """Answers 401 to a request that shows none of the keys.
 
     `open_paths` need no key, nor does OPTIONS, which browsers send without one. The comparison takes the same
-    time whatever is shown: digests of equal length, against every key.
+    time whatever is shown. The key is left in the request's state, for its limits.
     """
 
-    def __init__(self, app: ASGIApp, *, keys: Sequence[str], open_paths: Collection[str], root_path: str) -> None:
+    def __init__(self, app: ASGIApp, *, keys: KeyRing, open_paths: Collection[str], root_path: str) -> None:
         self._app = app
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._keys = keys
         self._open_paths = frozenset(open_paths)
         self._root_path = root_path
 
@@ -30,21 +29,26 @@ class AuthMiddleware:
             return
         refusal = ApiError(
             401,
-            "A valid API key is needed: send it as 'Authorization: Bearer KEY'.",
+            "A valid API key is needed: send it as 'Authorization: Bearer KEY' or 'x-api-key: KEY'.",
             headers={"www-authenticate": "Bearer"},
         )
-        await refusal.response()(scope, receive, send)
+        await refusal.response(scope)(scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
         return scope["method"] == "OPTIONS" or scope["path"].removeprefix(self._root_path) in self._open_paths
 
     def _shows_key(self, scope: Scope) -> bool:
-        shown = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        scheme, _, token = shown.partition(b" ")
-        digest = _digest(token.strip())
-        matches = [hmac.compare_digest(digest, known) for known in self._digests]
-        return scheme.lower() == b"bearer" and any(matches)
+        key = self._keys.find(_shown_keys(scope["headers"]))
+        if key is not None:
+            scope["state"]["api_key"] = key
+        return key is not None
 
 
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
+def _shown_keys(headers: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """The first key of either header: Anthropic's clients have one of their own."""
+    given = dict(reversed(list(headers)))
+    scheme, _, token = given.get(b"authorization", b"").partition(b" ")
+    keys = [token.strip()] if scheme.lower() == b"bearer" else []
+    if b"x-api-key" in given:
+        keys.append(given[b"x-api-key"].strip())
+    return keys

@@ -9,31 +9,37 @@ from ..engine_core.errors import InvalidRequestError
 from .protocol.chat import ChatCompletionRequest
 from .protocol.tokenization import TokenizeChatRequest
 from .services import Services
+from .tool_choice import shown_tools
 
 INLINE_CHARS = 20_000
 """Conversations up to about this long are rendered at once; longer ones in a thread."""
+CHARS_OF_TOOL = 500
+"""About how long a tool is."""
 
 
 async def render_chat_prompt(services: Services, request: ChatCompletionRequest | TokenizeChatRequest) -> str:
     """The prompt's text. Raises `InvalidRequestError`."""
     if request.chat_template is not None and not services.config.trust_request_chat_template:
         raise InvalidRequestError("chat_template", "This server takes no chat_template from requests.")
-    template_kwargs = dict(request.chat_template_kwargs or {})
+    template_kwargs = {**services.config.default_chat_template_kwargs, **(request.chat_template_kwargs or {})}
     if request.reasoning_effort is not None:
         template_kwargs.setdefault("reasoning_effort", request.reasoning_effort)
+    tools = shown_tools(services.tools, request.tools, request.tool_choice)
+    num_chars = _num_chars(request.messages) + CHARS_OF_TOOL * len(tools or ())
 
     def render() -> str:
         return services.chat_template.render(
             request.messages,
             add_generation_prompt=generation_prompt_wanted(request),
             continue_final_message=bool(request.continue_final_message),
+            tools=tools,
             documents=request.documents,
             chat_template=request.chat_template,
             chat_template_kwargs=template_kwargs,
         )
 
     # A template of the request may loop for long; in a thread it delays the streams of others by no more than a slice.
-    if request.chat_template is None and _num_chars(request.messages) <= INLINE_CHARS:
+    if request.chat_template is None and num_chars <= INLINE_CHARS:
         return render()
     return await asyncio.to_thread(render)
 

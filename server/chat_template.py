@@ -57,11 +57,13 @@ class ChatTemplate:
         tools: list[dict[str, Any]] | None = None,
         documents: list[dict[str, Any]] | None = None,
         chat_template: str | None = None,
+        content_format: ContentFormat = "auto",
         chat_template_kwargs: dict[str, Any] | None = None,
     ) -> str:
         """The text of the prompt.
 
-        `chat_template` is the text of another template, or the name of one of the model's.
+        `chat_template` is the text of another template, or the name of one of the model's. `content_format` wins over
+        the one that this object was made with.
         `continue_final_message` and `add_generation_prompt` exclude each other: the answer either goes on with the
         final message or begins a new one. Raises `InvalidRequestError`. Takes a millisecond or so; a long conversation
         is better rendered in a thread.
@@ -73,8 +75,12 @@ class ChatTemplate:
             )
         param = "messages" if chat_template is None else "chat_template"
         source = self._choose(chat_template, has_tools=bool(tools))
-        template, content_format = self._compile(source)
-        conversation = template_messages(messages, content_format=content_format, knows_developer="developer" in source)
+        template, detected = self._compile(source)
+        conversation = template_messages(
+            messages,
+            content_format=detected if content_format == "auto" else content_format,
+            knows_developer="developer" in source,
+        )
         continued = _mark_final_message(conversation) if continue_final_message else None
         variables = {
             **self._special_tokens,
@@ -89,6 +95,15 @@ class ChatTemplate:
         except Exception as error:  # a template can run into any of Python's errors
             raise InvalidRequestError(param, f"The chat template failed: {str(error)[:500]}") from None
         return text if continued is None else _cut_at_mark(text, continued)
+
+    @property
+    def source(self) -> str | None:
+        """The template of conversations without tools, where the model has any."""
+        return self._choose(None, has_tools=False) if self._templates else None
+
+    def text_for_tools(self) -> str | None:
+        """The text of the template that conversations with tools are rendered with; None without any."""
+        return self._choose(None, has_tools=True) if self._templates else None
 
     def _choose(self, given: str | None, *, has_tools: bool) -> str:
         """The text of the template to use."""
@@ -117,11 +132,12 @@ class ChatTemplate:
         return template, detected if self._content_format == "auto" else self._content_format
 
 
-def load_chat_template(template: str | None, is_literal: bool = False) -> str | None:
+def load_chat_template(chat_template: str | Path | None, *, is_literal: bool = False) -> str | None:
     """The text of a template: of the file at this path, or the argument itself where it looks like Jinja2.
 
     None stays None. Raises ValueError when it is neither.
     """
+    template = None if chat_template is None else str(chat_template)
     if template is None or is_literal:
         return template
     try:

@@ -1,4 +1,4 @@
-"""The command line: `python -m zqserve --model X`, `zqserve serve X`.
+"""The server's command line: `python -m zqserve --model X`, `zqserve serve X`.
 
 Reads flags, environment and configuration file into a `ServerConfig` and hands it to the launcher. Nothing
 heavy is imported before the flags are known to be right.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,43 +19,100 @@ from typing import Any
 import cyclopts.config
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
 
+from ..engine_core.log import configure_logging
 from .config import ServerConfig
+from .flag_compatibility import FOREIGN_FLAGS, RefusedFlagError, judge, take_foreign_flags
+from .flag_help import flags_of, help_of
+from .tls import check_tls
+
+logger = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
 
 
-def main() -> None:
-    """Entry point of the console script; exits with the launcher's status, or 2 for wrong flags."""
+def main(argv: Sequence[str]) -> int:
+    """Serve as the command line asks; the launcher's exit status, or 2 for wrong flags."""
     try:
-        config = parse(sys.argv[1:])
+        command = parse(argv)
     except UsageError as error:
         print(f"zqserve: {error}", file=sys.stderr)
-        sys.exit(USAGE_ERROR)
-    if config is None:
-        sys.exit(0)
+        return USAGE_ERROR
+    if isinstance(command, Shown):
+        print(command.text, end="")
+        return 0
+    try:
+        configure_logging(command.config.log_level, command.config.log_config_file)
+    except ValueError as error:
+        print(f"zqserve: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    for notice in command.notices:
+        logger.warning("%s", notice)
     from .launcher import launch  # after the flags: --help and mistakes answer at once
 
-    sys.exit(launch(config))
+    return launch(command.config)
 
 
 class UsageError(Exception):
     """The flags, the environment or the configuration file are wrong; the message says how."""
 
 
-def parse(argv: Sequence[str]) -> ServerConfig | None:
-    """The configuration that the command line asks for; None when `--help` or `--version` was answered.
+@dataclass(frozen=True)
+class ServeCommand:
+    """A command line that asks for a server."""
 
-    Raises `UsageError`.
-    """
+    config: ServerConfig
+    notices: tuple[str, ...] = ()
+    """What to tell about flags that were taken without an effect."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A command line that asked for a text: `--help`, `--version`."""
+
+    text: str = ""
+    """What is left to print."""
+
+
+def parse(argv: Sequence[str]) -> ServeCommand | Shown:
+    """What the command line asks for. Raises `UsageError`."""
     tokens = list(argv)
     if tokens[:1] == ["serve"]:
         del tokens[0]
+    app = _app()
+    try:
+        asked = next((token for token in tokens if token.startswith("--help=")), None)
+        if asked is not None:
+            return Shown(help_of(flags_of(app), asked.removeprefix("--help=")))
+        tokens, notices = take_foreign_flags(tokens)
+        path = _config_path(tokens)
+        if path is not None:
+            values, more = _config_file(path, _positive_names(app))
+            notices += more
+            app.config = (cyclopts.config.Dict(data=values, source=str(path), use_commands_as_keys=False),)
+        config = app(tokens)
+        if config is None:
+            return Shown()
+        check_tls(config)
+        return ServeCommand(config, tuple(notices))
+    except (RefusedFlagError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    except UnknownOptionError as error:
+        raise UsageError(_unknown_flag(error)) from None
+    except CycloptsError as error:
+        raise UsageError(str(error)) from None
+
+
+def _app() -> App:
+    without_effect = [f"--{name}" for name, flag in FOREIGN_FLAGS.items() if flag.verdict == "no effect"]
     app = App(
         name="zqserve",
         version=version("zqserve"),
         help="Serve a language model behind the OpenAI API.\n\n"
         "zqserve serve MODEL and python -m zqserve --model MODEL are the same. "
-        "Flags may be spelt with underscores too.",
+        "Flags may be spelt with underscores too. --help=FLAG shows one flag, --help=GROUP a group. "
+        "zqserve models --help: what models there are, and getting them.",
+        help_epilogue="Flags of vLLM that are taken without an effect, which is said when the server starts "
+        f"(--help=FLAG says why): {', '.join(without_effect)}.",
         usage="zqserve [serve] MODEL [flags]",
         default_parameter=Parameter(allow_repeating=True),  # the last one wins, as in most programs
         result_action="return_value",
@@ -61,15 +120,7 @@ def parse(argv: Sequence[str]) -> ServerConfig | None:
         exit_on_error=False,
     )
     app.default(_serve)
-    path = _config_path(tokens)
-    if path is not None:
-        app.config = (_config_file(path),)
-    try:
-        return app(tokens)
-    except UnknownOptionError as error:
-        raise UsageError(_unknown_flag(error)) from None
-    except CycloptsError as error:
-        raise UsageError(str(error)) from None
+    return app
 
 
 def _serve(config: ServerConfig) -> ServerConfig:
@@ -86,8 +137,8 @@ def _config_path(tokens: list[str]) -> Path | None:
     return None
 
 
-def _config_file(path: Path) -> cyclopts.config.Dict:
-    """The flags of a YAML file, as cyclopts takes them. Raises `UsageError`."""
+def _config_file(path: Path, positive_names: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The flags of a YAML file, and notices of those without an effect. Raises `UsageError`, `RefusedFlagError`."""
     if path.suffix not in (".yaml", ".yml"):
         raise UsageError(f"--config takes a .yaml or .yml file, got {path}.")
     import yaml  # only for those who have a file
@@ -98,84 +149,37 @@ def _config_file(path: Path) -> cyclopts.config.Dict:
         raise UsageError(f"cannot read the configuration file: {error}") from None
     if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
         raise UsageError(f"{path} must be a mapping of flags (without dashes) to values.")
-    values = dict(_flag(key, value) for key, value in data.items() if value is not None)
-    return cyclopts.config.Dict(data=values, source=str(path), use_commands_as_keys=False)
+    values: dict[str, Any] = {}
+    notices: list[str] = []
+    for key, value in data.items():
+        name = key.replace("_", "-")
+        if value is None:
+            continue
+        if name not in FOREIGN_FLAGS and isinstance(value, bool) and name.removeprefix("no-") in FOREIGN_FLAGS:
+            name, value = name.removeprefix("no-"), not value
+        if name in FOREIGN_FLAGS:
+            given = value if isinstance(value, list) else [json.dumps(value) if isinstance(value, dict) else value]
+            notices += judge(name, given, shown=f"--{name} (in {path})")
+        elif isinstance(value, bool) and name in positive_names:
+            values[positive_names[name]] = not value
+        else:
+            values[name] = json.dumps(value) if isinstance(value, dict) else value
+    return values, notices
 
 
-def _flag(key: str, value: Any) -> tuple[str, Any]:
-    """The flag that a key of the file means: `no-x: true` is `x: false`, a nested map is a JSON object."""
-    name = key.replace("_", "-")
-    if isinstance(value, dict):
-        return name, json.dumps(value)
-    if isinstance(value, bool) and name.startswith("no-"):
-        return name.removeprefix("no-"), not value
-    if isinstance(value, bool) and name.startswith("disable-"):
-        return "enable-" + name.removeprefix("disable-"), not value
-    return name, value
+def _positive_names(app: App) -> dict[str, str]:
+    """Names that switch something off, and the flag that they switch off: no-access-log, disable-log-requests."""
+    return {
+        negative.removeprefix("--"): flag.name.removeprefix("--")
+        for flag in flags_of(app)
+        for negative in flag.negatives
+    }
 
 
 def _unknown_flag(error: UnknownOptionError) -> str:
-    """Why the flag is refused: vLLM has it and we do not, or nobody knows it and another is near."""
+    """That nobody knows the flag, and which one is near."""
     name = (error.token.keyword or error.token.value).split("=", 1)[0].strip("-[]").replace("_", "-")
     source = "" if error.token.source == "cli" else f" (in {error.token.source})"
-    reason = UNSUPPORTED_FLAGS.get(name) or UNSUPPORTED_FLAGS.get(name.removeprefix("no-"))
-    if reason:
-        return f"--{name}{source} is not supported: {reason}"
-    known = [flag for argument in error.argument_collection for flag in argument.names]
-    nearest = difflib.get_close_matches(f"--{name}", known, n=1)
+    known = [flag for argument in error.argument_collection for flag in (*argument.names, *argument.negatives)]
+    nearest = difflib.get_close_matches(f"--{name}", [*known, *(f"--{flag}" for flag in FOREIGN_FLAGS)], n=1)
     return f"unknown flag --{name}{source}." + (f" Did you mean {nearest[0]}?" if nearest else "")
-
-
-_ONE_DEVICE = "the engine runs on one device; leave the flag out."
-_NO_TOOLS = "tool calling is not served yet."
-_NO_MEDIA = "only text models are served."
-_NO_LORA = "adapters are not served yet; merge them into the weights."
-
-UNSUPPORTED_FLAGS = {
-    "trust-remote-code": "code that comes with a model is never run.",
-    "tokenizer-mode": "the tokenizer is always the fast one of tokenizer.json.",
-    "tokenizer-revision": "give --tokenizer the directory of that revision.",
-    "code-revision": "code that comes with a model is never run.",
-    "download-dir": "nothing is downloaded; put the model into the local cache or give its directory.",
-    "hf-token": "nothing is downloaded; put the model into the local cache or give its directory.",
-    "hf-overrides": "edit the model's config.json instead.",
-    "quantization": "weights are served in the type given by --dtype.",
-    "kv-cache-dtype": "the cache has the type given by --dtype.",
-    "swap-space": "preempted requests are recomputed, nothing is swapped.",
-    "cpu-offload-gb": "weights are not offloaded.",
-    "tensor-parallel-size": _ONE_DEVICE,
-    "pipeline-parallel-size": _ONE_DEVICE,
-    "data-parallel-size": _ONE_DEVICE,
-    "distributed-executor-backend": _ONE_DEVICE,
-    "enable-chunked-prefill": "long prompts are always computed in chunks; leave the flag out.",
-    "enforce-eager": "there is no graph capture to turn off; leave the flag out.",
-    "compilation-config": "there is nothing to compile; leave the flag out.",
-    "disable-log-stats": "statistics are on /metrics only; leave the flag out.",
-    "enable-request-id-headers": "X-Request-Id is always answered; leave the flag out.",
-    "max-num-queued-reqs": "the queue is not bounded yet.",
-    "max-num-queued-tokens": "the queue is not bounded yet.",
-    "logprobs-mode": "logprobs are always the model's own (raw_logprobs).",
-    "default-chat-template-kwargs": "send chat_template_kwargs with the request.",
-    "enable-auto-tool-choice": _NO_TOOLS,
-    "tool-call-parser": _NO_TOOLS,
-    "tool-parser-plugin": _NO_TOOLS,
-    "exclude-tools-when-tool-choice-none": _NO_TOOLS,
-    "reasoning-parser": "reasoning is returned as part of the text.",
-    "structured-outputs-config": "use --guided-decoding-backend with its options.",
-    "limit-mm-per-prompt": _NO_MEDIA,
-    "allowed-local-media-path": _NO_MEDIA,
-    "allowed-media-domains": _NO_MEDIA,
-    "mm-processor-kwargs": _NO_MEDIA,
-    "enable-lora": _NO_LORA,
-    "lora-modules": _NO_LORA,
-    "max-loras": _NO_LORA,
-    "speculative-config": "speculative decoding is not served yet.",
-    "ssl-keyfile": "put a proxy that ends TLS in front.",
-    "ssl-certfile": "put a proxy that ends TLS in front.",
-    "ssl-ca-certs": "put a proxy that ends TLS in front.",
-    "ssl-cert-reqs": "put a proxy that ends TLS in front.",
-    "middleware": "put a proxy in front.",
-    "log-config-file": "use --log-level.",
-    "sse-keep-alive-interval": "streams send no keep-alive comments yet.",
-    "stream-interval": "every step's text is sent at once.",
-}

@@ -13,6 +13,7 @@ from ..engine_core.errors import InvalidRequestError
 from ..engine_core.messages import TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
 from .constraint import request_constraint
+from .errors import ApiError
 from .generation import Answer, Generation, respond
 from .logprobs import TextOffset, trimmed
 from .output_processor import SampleDelta
@@ -51,7 +52,7 @@ class Completions:
             for prompt in _split(request.prompt)
         ]
         constraint = request_constraint(request, services.config.guided_decoding_backend)
-        services.check_engine()
+        await services.check_engine()
         generation = Generation(
             services,
             id=answer_id("cmpl", scope, request.request_id),
@@ -74,7 +75,7 @@ class _CompletionWriter:
         self._params = params
         self._generation = generation
         self._formatter = generation.logprobs_formatter()
-        self.encoder = generation.encoder("text_completion")
+        self._encoder = generation.encoder("text_completion")
         self._begun: set[int] = set()
         """Answers of which an event was sent."""
         self._offsets: dict[int, TextOffset] = {}
@@ -91,6 +92,12 @@ class _CompletionWriter:
 
     def events(self, deltas: Sequence[SampleDelta]) -> bytes:
         return b"".join([self._event(delta) for delta in deltas])
+
+    def last_events(self) -> bytes:
+        return self._encoder.last_events(self._generation.usage())
+
+    def failure(self, error: ApiError) -> bytes:
+        return self._encoder.failure(error)
 
     def _choice(self, answer: Answer) -> CompletionChoice:
         request = self._request
@@ -115,7 +122,7 @@ class _CompletionWriter:
         if first:
             self._begun.add(index)
             text = self._echo(index) + text
-        tells_tokens = delta.logprobs or request.return_token_ids or self.encoder.continuous_usage
+        tells_tokens = delta.logprobs or request.return_token_ids or self._encoder.continuous_usage
         if not text and delta.finish_reason is None and not tells_tokens:
             return b""
         choice = CompletionChoice(
@@ -129,7 +136,7 @@ class _CompletionWriter:
             choice.token_ids = delta.token_ids
             if first:
                 choice.prompt_token_ids = self._generation.prompt(index).token_ids
-        return self.encoder.choice(choice, index, len(delta.token_ids))
+        return self._encoder.choice(choice, index, len(delta.token_ids))
 
     def _echo(self, index: int) -> str:
         """The prompt's text, where it stands in front of the answer."""

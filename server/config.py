@@ -12,15 +12,24 @@ import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from cyclopts import Group, Parameter, Token, validators
 
-from ..engine_core.config import DEFAULT_MAX_NUM_BATCHED_TOKENS, Dtype, EngineConfig, LoadFormat, SchedulingPolicy
+from ..engine_core.config import (
+    DEFAULT_MAX_NUM_BATCHED_TOKENS,
+    Dtype,
+    EngineConfig,
+    LoadFormat,
+    LogprobsFlag,
+    SchedulingPolicy,
+    logprobs_mode_of,
+)
 from ..engine_core.serving_mode import ConvertFlag, RunnerFlag, TaskFlag
+from .structured_outputs_config import backend_of_config
 
 ContentFormat = Literal["auto", "string", "openai"]
-LogLevel = Literal["debug", "info", "warning", "error"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical"]
 
 _SUFFIXES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -61,11 +70,29 @@ def _strings(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(values)
 
 
+def _words(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Values as given one after another, with commas between them, or as a JSON list."""
+    values = _strings(_, tokens)
+    return tuple(word.strip() for value in values for word in value.split(",") if word.strip())
+
+
+def _log_level(_: Any, tokens: Sequence[Token]) -> str:
+    """uvicorn's "trace" is our "debug"."""
+    level = tokens[0].value.lower()
+    if level not in ("trace", *get_args(LogLevel)):
+        raise ValueError(f"expected one of {', '.join(get_args(LogLevel))}, got {level!r}")
+    return "debug" if level == "trace" else level
+
+
 def _json_object(_: Any, tokens: Sequence[Token]) -> dict[str, Any]:
     value = json.loads(tokens[0].value)
     if not isinstance(value, dict):
         raise ValueError("expected a JSON object")
     return value
+
+
+def _backend(_: Any, tokens: Sequence[Token]) -> str:
+    return backend_of_config(tokens[0].value)
 
 
 _MODEL = Group("Model", sort_key=1)
@@ -82,6 +109,7 @@ _STRINGS = Parameter(
     accepts_keys=False,
     show_default=" ".join,
 )
+_WORDS = Parameter(converter=_words, consume_multiple=True, negative=(), n_tokens=1, accepts_keys=False)
 _SIZE = Parameter(converter=_size, n_tokens=1)
 _SIZE_OR_AUTO = Parameter(converter=_size_or_auto, n_tokens=1, allow_leading_hyphen=True, show_default=lambda _: "auto")
 _JSON = Parameter(converter=_json_object, n_tokens=1, accepts_keys=False, negative=(), show_default=False)
@@ -100,8 +128,12 @@ class ServerConfig:
     """Names that requests may use; the first one stands in the answers. Default: what --model says."""
     tokenizer: Annotated[str | None, Parameter(group=_MODEL)] = None
     """Directory or hub name of the tokenizer, where it is not with the model."""
+    tokenizer_revision: Annotated[str | None, Parameter(group=_MODEL)] = None
+    """Branch, tag or commit of the tokenizer; default: what --revision says."""
     revision: Annotated[str | None, Parameter(group=_MODEL)] = None
     """Branch, tag or commit of a hub name."""
+    download_dir: Annotated[Path | None, Parameter(group=_MODEL, show_default=lambda _: "HF_HUB_CACHE")] = None
+    """Hugging Face cache in which hub names are looked up; `zqserve models pull` fills it. Nothing is downloaded."""
     dtype: Annotated[Dtype, Parameter(group=_MODEL)] = "auto"
     """Type of the weights and of the cache; auto: what the model was saved in."""
     load_format: Annotated[LoadFormat, Parameter(group=_MODEL)] = "auto"
@@ -133,7 +165,7 @@ class ServerConfig:
     """Port to listen on."""
     uds: Annotated[Path | None, Parameter(group=_SERVER)] = None
     """Path of a Unix domain socket to listen on instead of host and port."""
-    workers: Annotated[int, _POSITIVE, Parameter(group=_SERVER)] = 1
+    workers: Annotated[int, _POSITIVE, Parameter(group=_SERVER, alias="--api-server-count")] = 1
     """Front-end processes; one carries some thousands of tokens a second."""
     api_key: Annotated[
         tuple[str, ...],
@@ -143,6 +175,10 @@ class ServerConfig:
     """Keys that a client may show as "Authorization: Bearer KEY"; without one everybody is let in."""
     guard_metrics: Annotated[bool, Parameter(group=_SERVER)] = True
     """Whether /metrics needs the key too. Without --api-key nothing is guarded."""
+    disable_fastapi_docs: Annotated[bool, Parameter(group=_SERVER, negative=())] = False
+    """Leave out /docs and /openapi.json."""
+    guard_docs: Annotated[bool, Parameter(group=_SERVER)] = True
+    """Whether /docs and /openapi.json need the key too; a browser can open the page only without."""
     root_path: Annotated[str, Parameter(group=_SERVER, show_default=False)] = ""
     """Path prefix under which a proxy serves this server."""
     allowed_origins: Annotated[tuple[str, ...], _STRINGS, Parameter(group=_SERVER, show_default=False)] = ()
@@ -153,10 +189,42 @@ class ServerConfig:
     """Request headers that CORS allows."""
     allow_credentials: Annotated[bool, Parameter(group=_SERVER)] = False
     """Whether CORS allows credentials."""
+    middleware: Annotated[tuple[str, ...], _STRINGS, Parameter(group=_SERVER, show_default=False)] = ()
+    """ASGI middleware of yours, as module.name: a class, or an async function (request, call_next)."""
+    ssl_certfile: Annotated[Path | None, Parameter(group=_SERVER)] = None
+    """Certificate chain (PEM); with it the server speaks HTTPS."""
+    ssl_keyfile: Annotated[Path | None, Parameter(group=_SERVER, show_default=lambda _: "in --ssl-certfile")] = None
+    """Private key of the certificate (PEM)."""
+    ssl_ca_certs: Annotated[Path | None, Parameter(group=_SERVER)] = None
+    """Authorities (PEM) whose certificates clients may show; see --ssl-cert-reqs."""
+    ssl_cert_reqs: Annotated[Literal[0, 2], Parameter(group=_SERVER)] = 0
+    """2: every client must show a certificate; 0: none is asked for. The 1 of Python's ssl is not supported."""
+    enable_ssl_refresh: Annotated[bool, Parameter(group=_SERVER)] = False
+    """Whether the workers are replaced, one after another, when a TLS file changes; open requests end first."""
+    dev_endpoints: Annotated[bool, Parameter(group=_SERVER)] = False
+    """Whether POST /reset_prefix_cache and GET /server_info answer."""
     max_body_size: Annotated[int, _SIZE, Parameter(group=_SERVER, show_default=lambda _: "32M")] = 32 * 2**20
     """Largest request body in bytes; a longer one is answered 413 before it is read whole."""
-    shutdown_timeout: Annotated[int, _POSITIVE, Parameter(group=_SERVER)] = 30
-    """Seconds that running requests have to end after SIGTERM or SIGINT before they are cut off."""
+    api_keys_file: Annotated[Path | None, Parameter(group=_SERVER)] = None
+    """YAML or JSON file of more keys, each with limits, in the form that docs/deployment.md shows; read again when it
+    changes.
+    """
+    max_queued_requests: Annotated[int, _POSITIVE, Parameter(group=_SERVER, alias="--max-num-queued-reqs")] = 1024
+    """Requests that may wait for the engine to begin with them; one more is answered 503 at once."""
+    max_queued_tokens: Annotated[
+        int, _SIZE, Parameter(group=_SERVER, alias="--max-num-queued-tokens", show_default=lambda _: "4M")
+    ] = 4 * 2**20
+    """Tokens of prompts that may wait, once for each answer; beyond that 503. What waits alone may be longer."""
+    max_queue_time: Annotated[float, Parameter(group=_SERVER, validator=validators.Number(gte=0))] = 0.0
+    """Seconds that a request may wait for the engine to begin with it before it is answered 503; 0: no limit."""
+    request_timeout: Annotated[float, Parameter(group=_SERVER, validator=validators.Number(gte=0))] = 0.0
+    """Seconds that a request may take as a whole before it is answered 504, or its stream ends with an error; 0: no
+    limit.
+    """
+    send_timeout: Annotated[float, Parameter(group=_SERVER, validator=validators.Number(gt=0))] = 60.0
+    """Seconds that a client may leave a full stream unread before its request is aborted."""
+    drain_timeout: Annotated[int, _POSITIVE, Parameter(group=_SERVER, alias="--shutdown-timeout")] = 30
+    """Seconds that running requests have to end after SIGTERM or SIGINT before they are cut off; new ones get 503."""
     config: Annotated[Path | None, Parameter(group=_SERVER)] = None
     """YAML file of flags without their dashes. Command line wins over environment, environment over file."""
 
@@ -186,6 +254,12 @@ class ServerConfig:
     """Whether tokens that a grammar leaves no choice about are appended without being sampled."""
     num_threads: Annotated[int | None, _POSITIVE, Parameter(group=_ENGINE, show_default=lambda _: "one a core")] = None
     """Threads of the CPU kernels."""
+    engine_timeout: Annotated[float, Parameter(group=_ENGINE, validator=validators.Number(gt=0))] = 120.0
+    """Seconds without a step or a beat after which the engine counts as hung and is replaced; more than its longest
+    step.
+    """
+    max_engine_restarts: Annotated[int, Parameter(group=_ENGINE, validator=validators.Number(gte=0))] = 10
+    """Engines that may die within five minutes and be replaced; with one more the server exits."""
     seed: Annotated[int, Parameter(group=_ENGINE)] = 0
     """Seed of the weights that --load-format dummy makes up."""
 
@@ -195,29 +269,63 @@ class ServerConfig:
     """What the template sees as message content: a string, or a list of parts as in the OpenAI API."""
     trust_request_chat_template: Annotated[bool, Parameter(group=_REQUESTS)] = True
     """Whether a request may bring its own chat_template (it runs in a sandbox)."""
+    default_chat_template_kwargs: Annotated[dict[str, Any], _JSON, Parameter(group=_REQUESTS)] = field(
+        default_factory=dict
+    )
+    """Variables of the chat template as a JSON object, under those of the request's chat_template_kwargs."""
     response_role: Annotated[str, Parameter(group=_REQUESTS)] = "assistant"
     """Role of the answer in chat completions."""
+    tool_call_parser: Annotated[str | None, Parameter(group=_REQUESTS, show_default=lambda _: "auto")] = None
+    """Format of the model's tool calls: hermes, llama3_json, mistral, pythonic, qwen3_xml (qwen3_coder); auto: what the
+    chat template shows.
+    """
+    enable_auto_tool_choice: Annotated[
+        bool | None, Parameter(group=_REQUESTS, show_default=lambda _: "where a format is known")
+    ] = None
+    """Whether the model may decide on tool calls (tool_choice auto); given, the start fails without a known format."""
+    exclude_tools_when_tool_choice_none: Annotated[bool, Parameter(group=_REQUESTS)] = False
+    """Whether the chat template sees no tools when tool_choice is none."""
     max_logprobs: Annotated[
         int, Parameter(group=_REQUESTS, allow_leading_hyphen=True, validator=validators.Number(gte=-1))
     ] = 20
     """Most logprobs a request may ask for; -1: up to the whole vocabulary."""
+    logprobs_mode: Annotated[LogprobsFlag, Parameter(group=_REQUESTS)] = "raw"
+    """raw (raw_logprobs): the model's own; processed (processed_logprobs): after penalties, biases, temperature, and
+    with what top-k, top-p and min-p leave out at -9999.
+    """
     return_tokens_as_token_ids: Annotated[bool, Parameter(group=_REQUESTS)] = False
     """Whether tokens in logprobs are written as token_id:N where a request does not say."""
     score_format: Annotated[Literal["auto", "float", "list"], Parameter(group=_REQUESTS)] = "auto"
     """Form of a score: a number, or a list of one; auto: a list from /v1/score, a number from /score."""
     enable_prompt_tokens_details: Annotated[bool, Parameter(group=_REQUESTS)] = False
     """Whether usage says how many prompt tokens came from the prefix cache."""
-    guided_decoding_backend: Annotated[str, Parameter(group=_REQUESTS)] = "auto"
+    enable_force_include_usage: Annotated[bool, Parameter(group=_REQUESTS)] = False
+    """Whether every stream ends with its usage, as with stream_options.include_usage."""
+    stream_interval: Annotated[int, _POSITIVE, Parameter(group=_REQUESTS)] = 1
+    """Fewest tokens of a stream's event where a request does not say; the last event of an answer may have less."""
+    sse_keep_alive_interval: Annotated[float, Parameter(group=_REQUESTS, validator=validators.Number(gte=0))] = 0
+    """Seconds without an event after which a stream gets a comment line, so that no proxy cuts it; 0: never."""
+    enable_tokenizer_info_endpoint: Annotated[bool, Parameter(group=_REQUESTS)] = False
+    """Whether GET /tokenizer_info answers, with the tokenizer's configuration and chat template."""
+    guided_decoding_backend: Annotated[
+        str,
+        Parameter(group=_REQUESTS, alias="--structured-outputs-config", converter=_backend, n_tokens=1),
+    ] = "auto"
     """Any name that vLLM knows means the one compiler; its options hold where a request names no backend:
-    NAME:disable-any-whitespace, NAME:no-additional-properties, NAME:any-property-order.
+    NAME:disable-any-whitespace, NAME:no-additional-properties, NAME:any-property-order. Or the JSON object of
+    vLLM's --structured-outputs-config: {"backend": NAME, "disable_any_whitespace": true}.
     """
     grammar_timeout: Annotated[float, Parameter(group=_REQUESTS, validator=validators.Number(gt=0))] = 10.0
     """Seconds that a schema, a pattern or a grammar may take to compile; more is answered 400."""
     grammar_memory: Annotated[int, _SIZE, Parameter(group=_REQUESTS, show_default=lambda _: "1G")] = 2**30
     """Bytes that compiling one may take, or such as 512M; more is answered 400."""
 
-    log_level: Annotated[LogLevel, Parameter(group=_LOGGING, alias="--uvicorn-log-level")] = "info"
+    log_level: Annotated[
+        LogLevel, Parameter(group=_LOGGING, alias="--uvicorn-log-level", converter=_log_level, n_tokens=1)
+    ] = "info"
     """Least severe messages that are logged."""
+    log_config_file: Annotated[Path | None, Parameter(group=_LOGGING)] = None
+    """JSON file for logging.config.dictConfig, in place of --log-level."""
     log_requests: Annotated[
         bool, Parameter(group=_LOGGING, name="--enable-log-requests", negative="--disable-log-requests")
     ] = True
@@ -226,8 +334,14 @@ class ServerConfig:
     """Whether that line also shows the beginning of the prompt."""
     max_log_len: Annotated[int, _POSITIVE, Parameter(group=_LOGGING)] = 200
     """Most characters of the prompt that --log-prompts shows."""
-    access_log: Annotated[bool, Parameter(group=_LOGGING)] = False
+    access_log: Annotated[
+        bool, Parameter(group=_LOGGING, negative=("--no-access-log", "--disable-uvicorn-access-log"))
+    ] = False
     """Whether every HTTP request gets a line."""
+    disable_access_log_for_endpoints: Annotated[
+        tuple[str, ...], _WORDS, Parameter(group=_LOGGING, show_default=False)
+    ] = ()
+    """Paths that --access-log leaves out, with commas between them: /health,/metrics,/ping."""
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -252,6 +366,7 @@ class ServerConfig:
             max_num_batched_tokens=self.max_num_batched_tokens,
             enable_prefix_caching=self.enable_prefix_caching,
             scheduling_policy=self.scheduling_policy,
+            logprobs_mode=logprobs_mode_of(self.logprobs_mode),
             jump_ahead=self.jump_ahead,
             task=self.task,
             runner=self.runner,

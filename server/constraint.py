@@ -6,7 +6,7 @@ The `Constraint` is compiled by `grammar_compiler.py`, offline by `LLM` itself, 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Any, Literal
 
@@ -34,28 +34,35 @@ class Constraint(msgspec.Struct, frozen=True, kw_only=True):
     any_whitespace: bool = True
     additional_properties: bool = True
     any_order: bool = False
+    check_only: bool = False
+    """Whether nothing is to be held to this schema: then it need only be well-formed."""
 
     def content_key(self) -> bytes:
         """Names what is compiled: equal for equal content, whatever field it came in."""
         return blake2b(msgspec.msgpack.encode(msgspec.structs.replace(self, param="")), digest_size=16).digest()
 
 
-def request_constraint(request: GenerationFields, default_backend: str = "auto") -> Constraint | None:
+def request_constraint(
+    request: GenerationFields,
+    default_backend: str = "auto",
+    more: Sequence[tuple[str, ConstraintKind, str | None]] = (),
+) -> Constraint | None:
     """The constraint that a request asks for, if any. Raises `InvalidRequestError`.
 
-    `default_backend` holds, for its options' sake, where the request names none.
+    `default_backend` holds, for its options' sake, where the request names none. `more` are fields of this endpoint
+    alone: name, kind and text.
     """
     backend = default_backend if request.guided_decoding_backend is None else request.guided_decoding_backend
     options = backend_options("guided_decoding_backend", backend)
     outputs = request.structured_outputs or StructuredOutputs()
     constraint = _only_one(
         [
-            ("guided_json", "json", _json_text("guided_json", request.guided_json)),
+            ("guided_json", "json", json_text("guided_json", request.guided_json)),
             ("guided_regex", "regex", request.guided_regex),
             ("guided_choice", "choice", _choice("guided_choice", request.guided_choice)),
             ("guided_grammar", "grammar", request.guided_grammar),
             ("guided_json_object", "json_object", "" if request.guided_json_object else None),
-            ("structured_outputs.json", "json", _json_text("structured_outputs.json", outputs.json)),
+            ("structured_outputs.json", "json", json_text("structured_outputs.json", outputs.json)),
             ("structured_outputs.regex", "regex", outputs.regex),
             ("structured_outputs.choice", "choice", _choice("structured_outputs.choice", outputs.choice)),
             ("structured_outputs.grammar", "grammar", outputs.grammar),
@@ -63,9 +70,10 @@ def request_constraint(request: GenerationFields, default_backend: str = "auto")
             (
                 "structured_outputs.structural_tag",
                 "structural_tag",
-                _json_text("structured_outputs.structural_tag", outputs.structural_tag),
+                json_text("structured_outputs.structural_tag", outputs.structural_tag),
             ),
             ("response_format", *_response_format(request.response_format)),
+            *more,
         ],
     )
     if constraint is None and request.structured_outputs is not None:
@@ -164,7 +172,7 @@ def _choice(param: str, choice: list[str] | None) -> str | None:
     return msgspec.json.encode(choice).decode()
 
 
-def _json_text(param: str, raw: msgspec.Raw) -> str | None:
+def json_text(param: str, raw: msgspec.Raw) -> str | None:
     """The JSON text of an object (or a schema that is true or false), which a string may hold."""
     text = bytes(raw).decode().strip()
     if text in ("", "null"):
@@ -197,7 +205,7 @@ def _response_format(given: ResponseFormat | None) -> tuple[ConstraintKind, str 
     if given.type == "json_object":
         return "json_object", ""
     if given.type == "json_schema":
-        schema = None if given.json_schema is None else _json_text(param, given.json_schema.schema)
+        schema = None if given.json_schema is None else json_text(param, given.json_schema.schema)
         if schema is None:
             raise InvalidRequestError(param, "response_format of type json_schema needs json_schema.schema.")
         return "json", schema

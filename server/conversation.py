@@ -1,7 +1,8 @@
 """The messages of a chat request, as chat templates expect them.
 
 Content becomes one string or a list of parts, by what the template reads; the developer role becomes system where the
-template does not know it; arguments of tool calls become objects, as templates write them out themselves.
+template does not know it; arguments of tool calls become objects, as templates write them out themselves, and the
+results of tools get the function's name.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ MEDIA_PARTS = frozenset(
         "audio_embeds",
         "video_url",
         "file",
+        "input_file",
         "prompt_embeds",
     }
 )
@@ -50,10 +52,25 @@ def template_messages(
     """Fresh copies of the messages for a template. Raises `InvalidRequestError` with the place in the input."""
     if not messages:
         raise InvalidRequestError("messages", "messages must not be empty.")
-    return [
+    conversation = [
         _template_message(message, f"messages[{i}]", content_format, knows_developer)
         for i, message in enumerate(messages)
     ]
+    _name_tools(conversation)
+    return conversation
+
+
+def _name_tools(conversation: list[dict[str, Any]]) -> None:
+    """Give results of tools the name of the function, which some templates want and clients leave out."""
+    names: dict[str, str] = {}
+    for message in conversation:
+        for call in message.get("tool_calls", ()):
+            identifier, name = call.get("id"), call["function"].get("name")
+            if isinstance(identifier, str) and isinstance(name, str):
+                names[identifier] = name
+        answered = message.get("tool_call_id")
+        if message["role"] == "tool" and isinstance(answered, str) and answered in names:
+            message.setdefault("name", names[answered])
 
 
 def _template_message(
@@ -64,7 +81,7 @@ def _template_message(
     result: dict[str, Any] = plain(message)
     if result["role"] == "developer" and not knows_developer:
         result["role"] = "system"
-    texts = _texts(result.get("content"), where)
+    texts = content_texts(result.get("content"), f"{where}.content")
     if content_format == "openai":
         result["content"] = [{"type": "text", "text": text} for text in texts]
     else:
@@ -72,20 +89,21 @@ def _template_message(
     reasoning = next((result[key] for key in _REASONING_KEYS if result.get(key) is not None), None)
     if reasoning is not None:
         result = {"thinking": reasoning, **result, "reasoning_content": reasoning}
-    if result.get("tool_calls"):
-        result["tool_calls"] = _tool_calls(result["tool_calls"], where)
+    calls = result.pop("tool_calls", None)
+    if calls:
+        result["tool_calls"] = _tool_calls(calls, where)  # templates ask whether the key is there
     return result
 
 
-def _texts(content: Any, where: str) -> list[str]:
-    """The texts of a message's content, which is null, a string, or a list of parts."""
+def content_texts(content: Any, where: str) -> list[str]:
+    """The texts of a message's content, which is null, a string, or a list of parts. Raises `InvalidRequestError`."""
     if content is None:
         return []
     if isinstance(content, str):
         return [content]
     if not isinstance(content, list):
-        raise InvalidRequestError(f"{where}.content", f"{where}.content must be a string, null, or a list of parts.")
-    return [_text(part, f"{where}.content[{i}]") for i, part in enumerate(content)]
+        raise InvalidRequestError(where, f"{where} must be a string, null, or a list of parts.")
+    return [_text(part, f"{where}[{i}]") for i, part in enumerate(content)]
 
 
 def _text(part: Any, where: str) -> str:
@@ -121,7 +139,7 @@ def _tool_calls(calls: Any, where: str) -> list[dict[str, Any]]:
         if isinstance(arguments, str):
             try:
                 arguments = json.loads(arguments or "{}")
-            except ValueError:
+            except (ValueError, RecursionError):
                 place = f"{where}.tool_calls[{i}].function.arguments"
                 raise InvalidRequestError(place, f"{place} is not JSON.") from None
         result.append({**call, "function": {**function, "arguments": arguments if arguments is not None else {}}})

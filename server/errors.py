@@ -13,9 +13,11 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..engine_core.errors import EngineDeadError, InvalidRequestError, RequestFailedError
+from ..engine_core.errors import NO_TOKEN_LEFT, EngineDeadError, InvalidRequestError, RequestFailedError
+from .messages_error import message_error, speaks_messages
 from .protocol.error import ErrorInfo, ErrorResponse
 
 logger = logging.getLogger(__name__)
@@ -29,8 +31,11 @@ _TYPES = {
     405: "MethodNotAllowedError",
     408: "RequestTimeoutError",
     413: "RequestEntityTooLargeError",
+    429: "RateLimitError",
     500: "InternalServerError",
+    501: "NotImplementedError",
     503: "ServiceUnavailableError",
+    504: "RequestTimeoutError",
 }
 
 
@@ -57,9 +62,12 @@ class ApiError(Exception):
         """The error object as JSON."""
         return msgspec.json.encode(ErrorResponse(ErrorInfo(self.message, self.type, self.param, self.status)))
 
-    def response(self) -> Response:
-        """The answer as a whole."""
-        return Response(self.body(), self.status, self.headers, media_type="application/json")
+    def response(self, scope: Scope) -> Response:
+        """The answer as a whole, in the form that clients of the path expect."""
+        body = self.body()
+        if speaks_messages(scope["path"].removeprefix(scope.get("root_path", ""))):
+            body = msgspec.json.encode(message_error(self.status, self.message))
+        return Response(body, self.status, self.headers, media_type="application/json")
 
 
 def unsupported(param: str, what: str) -> ApiError:
@@ -73,6 +81,8 @@ def to_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, InvalidRequestError):
         return ApiError(400, error.message, param=error.param)
+    if isinstance(error, RequestFailedError) and str(error) == NO_TOKEN_LEFT:
+        return ApiError(400, NO_TOKEN_LEFT)
     if isinstance(error, EngineDeadError | RequestFailedError):
         return ApiError(500, str(error) or "The engine stopped; the request cannot be finished.")
     if isinstance(error, HTTPException):
@@ -90,8 +100,16 @@ async def handle(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 404:
         error = ApiError(404, f"There is no {request.url.path} here.")
     elif isinstance(error, HTTPException) and error.status_code == 405:
-        error = ApiError(405, f"{request.url.path} does not take {request.method}.", headers=dict(error.headers or {}))
-    return to_api_error(error).response()
+        error = ApiError(
+            405, f"{request.url.path} does not take {request.method}.", headers={"allow": _allowed_methods(request)}
+        )
+    return to_api_error(error).response(request.scope)
+
+
+def _allowed_methods(request: Request) -> str:
+    """What the path takes, by whichever route."""
+    routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return ", ".join(sorted({method for route in routes for method in route.methods}))
 
 
 class UnexpectedErrors:
@@ -116,4 +134,4 @@ class UnexpectedErrors:
         except Exception as error:
             answer = to_api_error(error)
             if not started:
-                await answer.response()(scope, receive, send)
+                await answer.response(scope)(scope, receive, send)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from .errors import ApiError
 from .protocol.sampling import GenerationFields, UsageInfo
+
+DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.encode
 
@@ -12,14 +15,23 @@ _encode = msgspec.json.encode
 class EventEncoder:
     """`data: {id, object, created, model, choices: [one], usage?}` for the events of one HTTP request.
 
-    `prompt_lengths` has the number of prompt tokens of each answer: what continuous usage counts from.
+    `prompt_lengths` has the number of prompt tokens of each answer: what continuous usage counts from. With
+    `force_usage` the final usage is sent whether the request asks for it or not.
     """
 
     def __init__(
-        self, *, id: str, object: str, created: int, model: str, request: GenerationFields, prompt_lengths: list[int]
+        self,
+        *,
+        id: str,
+        object: str,
+        created: int,
+        model: str,
+        request: GenerationFields,
+        prompt_lengths: list[int],
+        force_usage: bool = False,
     ) -> None:
         options = request.stream_options
-        self._include_usage = bool(options and options.include_usage)
+        self._include_usage = force_usage or bool(options and options.include_usage)
         self.continuous_usage = bool(options and options.continuous_usage_stats)
         self._prompt_lengths = prompt_lengths
         self._output_lengths = [0] * len(prompt_lengths)
@@ -38,5 +50,10 @@ class EventEncoder:
         return b'%b%b],"usage":%b}\n\n' % (self._head, _encode(choice), _encode(usage))
 
     def last_events(self, usage: UsageInfo) -> bytes:
-        """What comes behind all choices: the final counts, where the client wants them."""
-        return b'%b],"usage":%b}\n\n' % (self._head, _encode(usage)) if self._include_usage else b""
+        """What comes behind all choices: the final counts, where the client wants them, and the mark of the end."""
+        counts = b'%b],"usage":%b}\n\n' % (self._head, _encode(usage)) if self._include_usage else b""
+        return counts + DONE
+
+    def failure(self, error: ApiError) -> bytes:
+        """What ends a stream that fails."""
+        return b"data: %b\n\n%b" % (error.body(), DONE)

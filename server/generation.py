@@ -1,7 +1,8 @@
 """One HTTP request that generates: its prompts go to the engine, the deltas of all its answers come back as
 one stream, and a writer turns them into a whole answer or into events.
 
-`completions.py` and `chat_completions.py` make the `Generation` and bring the writer.
+`completions.py` makes the `Generation` of texts, `chat_generation.py` that of a conversation; each endpoint brings a
+writer of its own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from starlette.types import Receive, Send
 
 from ..engine_core.messages import Grammar, TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
+from .admission import current_ticket
 from .constraint import Constraint
+from .deadlines import Deadlines
 from .disconnect import cancel_on_disconnect
 from .engine_client import RequestStream
-from .errors import to_api_error
+from .errors import ApiError, to_api_error
 from .event_encoder import EventEncoder
 from .input_processor import Prompt
 from .logprobs import LogprobsFormatter
@@ -28,7 +31,8 @@ from .output_processor import SampleDelta, merge_deltas
 from .protocol.sampling import GenerationFields, PromptTokensDetails, UsageInfo
 from .request_timing import RequestTiming
 from .services import Services
-from .sse import EventStream
+from .sse import SERVER_SENT_EVENTS, EventStream, StreamFormat, with_pauses
+from .tool_choice import ToolPlan
 
 
 @dataclass(slots=True)
@@ -56,7 +60,7 @@ class Answer:
 
 
 class Writer(Protocol):
-    """Turns deltas into what the client gets: one kind for completions, one for chat."""
+    """Turns deltas into what the client gets: one kind for each endpoint."""
 
     def response(self, answers: list[Answer]) -> bytes:
         """The whole answer as JSON."""
@@ -66,9 +70,12 @@ class Writer(Protocol):
         """The stream events that these deltas make; may be empty."""
         ...
 
-    @property
-    def encoder(self) -> EventEncoder:
-        """What the events are encoded with."""
+    def last_events(self) -> bytes:
+        """What ends a stream that went well."""
+        ...
+
+    def failure(self, error: ApiError) -> bytes:
+        """What ends a stream that did not: the status has been sent already."""
         ...
 
 
@@ -90,12 +97,16 @@ class Generation:
         params: SamplingParams,
         prompts: list[Prompt],
         constraint: Constraint | None = None,
+        tools: ToolPlan | None = None,
     ) -> None:
         self.id = id
         self.model = model
         self.created = int(time.time())
+        self._arrival = time.monotonic()
         self.prompts = prompts
         self.params = params
+        self.tools = tools
+        """What its tools mean for the answers; None without any."""
         self.num_answers = len(prompts) * params.n
         self._services = services
         self._request = request
@@ -108,10 +119,15 @@ class Generation:
 
     async def compile_constraint(self) -> None:
         """Get the grammar that the answers must follow. Raises `InvalidRequestError` and `ApiError`."""
+        for schema in () if self.tools is None else self.tools.schemas:
+            await self._services.grammar_compiler.compile(schema)
         if self._constraint is not None:
             self._grammar = await self._services.grammar_compiler.compile(self._constraint)
 
     def __enter__(self) -> Generation:
+        config, ticket = self._services.config, current_ticket()
+        num_prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
+        ticket.add_tokens(num_prompt_tokens * self.params.num_samples)
         with ExitStack() as stack:
             for prompt in self.prompts:
                 stream = self._services.engine.generate(
@@ -120,15 +136,35 @@ class Generation:
                     priority=self._request.priority or 0,
                     cache_salt=self._request.cache_salt or "",
                     grammar=self._grammar,
+                    user=ticket.user,
+                    on_start=ticket.leave,
                 )
                 stack.callback(stream.close)
                 self._streams.append(stream)
+            stack.enter_context(
+                Deadlines(
+                    ticket,
+                    self._give_up,
+                    arrival=self._arrival,
+                    queue_seconds=config.max_queue_time,
+                    request_seconds=config.request_timeout,
+                )
+            )
             self._close = stack.pop_all().close
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self._close()
         self._timing.finish(self._queue_seconds())
+
+    def _give_up(self, error: ApiError) -> None:
+        for stream in self._streams:
+            stream.give_up(error)
+
+    @property
+    def keep_alive_seconds(self) -> float:
+        """How long its stream may be silent; 0 for ever."""
+        return self._services.config.sse_keep_alive_interval
 
     def encoder(self, object: str) -> EventEncoder:
         """What encodes the stream events of this request; `object` is their kind."""
@@ -139,6 +175,7 @@ class Generation:
             model=self.model,
             request=self._request,
             prompt_lengths=[len(self.prompt(index).token_ids) for index in range(self.num_answers)],
+            force_usage=self._services.config.enable_force_include_usage,
         )
 
     def logprobs_formatter(self) -> LogprobsFormatter:
@@ -159,8 +196,9 @@ class Generation:
             source: AsyncIterator[list[SampleDelta]] = self._streams[0]
         else:
             source = _merge(self._streams, self.params.n)
-        if self._request.stream_interval is not None and self._request.stream:
-            source = _at_least(self._request.stream_interval, source)
+        interval = self._request.stream_interval or self._services.config.stream_interval
+        if interval > 1 and self._request.stream:
+            source = _at_least(interval, source)
         async for deltas in source:
             self._timing.add(deltas)
             yield deltas
@@ -183,13 +221,21 @@ class Generation:
         return max((wait for wait in waits if wait is not None), default=None)
 
 
-async def respond(generation: Generation, writer: Writer, *, stream: bool, receive: Receive, send: Send) -> None:
+async def respond(
+    generation: Generation,
+    writer: Writer,
+    *,
+    stream: bool,
+    receive: Receive,
+    send: Send,
+    stream_format: StreamFormat = SERVER_SENT_EVENTS,
+) -> None:
     """Answer the request. A client that leaves ends it within a step."""
     async with cancel_on_disconnect(receive):
         await generation.compile_constraint()
         with generation:
             if stream:
-                await _stream(generation, writer, send)
+                await _stream(generation, writer, send, stream_format)
             else:
                 await _answer(generation, writer, send)
 
@@ -199,25 +245,28 @@ async def _answer(generation: Generation, writer: Writer, send: Send) -> None:
     async for deltas in generation.deltas():
         for delta in deltas:
             answers[delta.index].add(delta)
-    body = writer.response(answers)
+    # A beam search may have found fewer than were asked for: all that there are.
+    body = writer.response([answer for answer in answers if answer.finish_reason is not None])
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-async def _stream(generation: Generation, writer: Writer, send: Send) -> None:
-    stream = EventStream(send)
+async def _stream(generation: Generation, writer: Writer, send: Send, form: StreamFormat) -> None:
+    stream = EventStream(send, form)
+    source: AsyncIterator[list[SampleDelta] | None] = generation.deltas()
+    if generation.keep_alive_seconds:
+        source = with_pauses(source, generation.keep_alive_seconds)
     try:
-        async for deltas in generation.deltas():
-            events = writer.events(deltas)
+        async for deltas in source:
+            events = form.keep_alive if deltas is None else writer.events(deltas)
             if events:
                 await stream.write(events)
-        last_events = writer.encoder.last_events(generation.usage())
+        last_events = writer.last_events()
     except Exception as error:
         if not stream.started:
             raise
-        await stream.fail(to_api_error(error))
-        return
+        last_events = writer.failure(to_api_error(error))
     await stream.end(last_events)
 
 

@@ -20,9 +20,9 @@ from typing import BinaryIO
 
 import msgspec
 
+from ..engine_core.log import configure_logging
 from ..guided.errors import GrammarError
 from .constraint import Constraint
-from .log import configure_logging
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +51,12 @@ decode_outcome = msgspec.msgpack.Decoder(Outcome).decode
 
 
 def compile_constraint(constraint: Constraint) -> bytes:
-    """The pickled grammar of a constraint. Raises `GrammarError`."""
+    """The pickled grammar of a constraint; nothing for one that is only to be checked. Raises `GrammarError`."""
     from ..guided.grammar import GrammarSpec, compile_grammar
 
+    if constraint.check_only:
+        _check_schema(constraint.text)
+        return b""
     spec = GrammarSpec(
         kind=constraint.kind,
         text=constraint.text,
@@ -69,6 +72,17 @@ def compile_constraint(constraint: Constraint) -> bytes:
     if len(data) > MAX_GRAMMAR_BYTES:
         raise GrammarError("too_complex", f"it compiles to more than {MAX_GRAMMAR_BYTES >> 20} MiB.")
     return data
+
+
+def _check_schema(text: str) -> None:
+    """Refuse a schema that is not well-formed; what cannot be enforced is none of that."""
+    from ..guided.json_schema import read_schema
+
+    try:
+        read_schema(text)
+    except GrammarError as error:
+        if error.fault == "invalid":
+            raise
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from . import metrics
 from .errors import ApiError
+from .protocol.health import ServerLoad, ServerVersion
 from .services import Services
 
 
@@ -20,25 +21,25 @@ class HealthEndpoints:
         self._services = services
 
     async def health(self, request: Request) -> Response:
-        """200 while the engine's loop turns; 503 with the reason while it loads or when it is dead."""
-        reason = self._services.engine_problem()
+        """200 while the engine's loop turns; 503 with the reason while it loads, restarts or the server ends."""
+        reason = self._services.problem()
         if reason is None:
             return Response()
-        return ApiError(503, reason, headers={"retry-after": "1"}).response()
+        return ApiError(503, reason, headers={"retry-after": "1"}).response(request.scope)
 
     async def version(self, request: Request) -> Response:
         """The version of this package."""
-        return _json({"version": version("zqserve")})
+        return _json(ServerVersion(version("zqserve")))
 
     async def load(self, request: Request) -> Response:
         """The number of requests that the engine has, running or waiting."""
         stats = self._services.engine.stats
-        return _json({"server_load": stats.num_running + stats.num_waiting})
+        return _json(ServerLoad(stats.num_running + stats.num_waiting))
 
     async def metrics(self, request: Request) -> Response:
         """Prometheus' text format."""
         return Response(self._services.metrics.render(), headers={"content-type": metrics.CONTENT_TYPE})
 
 
-def _json(value: object) -> Response:
+def _json(value: msgspec.Struct) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")

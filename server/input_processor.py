@@ -14,8 +14,9 @@ from typing import Literal
 
 import msgspec
 
+from ..engine_core.beam_limits import beam_search_problem
 from ..engine_core.errors import InvalidRequestError
-from ..engine_core.messages import EngineRequest, Grammar
+from ..engine_core.messages import EngineReady, EngineRequest, Grammar
 from ..engine_core.sampling_params import SamplingParams
 from ..engine_core.tokenizer import LONG_TEXT_CHARACTERS, Tokenizer
 from .constraint import Constraint
@@ -55,12 +56,18 @@ class InputProcessor:
     ) -> None:
         """`make_seed` gives the seed of a request that has none, in [0, 2**63)."""
         self.max_model_len = model.max_model_len
-        """Longest prompt plus output in tokens. The engine client lowers it when the engine's cache holds less."""
+        """Longest prompt plus output in tokens; `meet` lowers it when the engine's cache holds less."""
+        self._engine: EngineReady | None = None
         self._vocab_size = model.vocab_size or tokenizer.vocab_size
         self._eos_token_ids = model.eos_token_ids
         self._tokenizer = tokenizer
         self._max_logprobs = max_logprobs
         self._make_seed = make_seed
+
+    def meet(self, engine: EngineReady) -> None:
+        """Heed what the engine says of itself."""
+        self._engine = engine
+        self.max_model_len = engine.max_model_len
 
     async def encode_prompt(
         self,
@@ -94,20 +101,24 @@ class InputProcessor:
         truncate_prompt_tokens: int | None = None,
         truncation_side: TruncationSide = "left",
     ) -> Prompt:
-        """Tokenise and truncate: `truncation_side="left"` drops the beginning, so that the last k tokens stay."""
+        """Tokenise and truncate: `truncation_side="left"` drops the beginning, so that the last k tokens stay.
+
+        The special tokens that the tokenizer puts around a text count, and stay.
+        """
         limit = self._truncation_limit(truncate_prompt_tokens)
         if isinstance(prompt, str):
             if limit is None:
                 self._check_text_length(prompt)
             result = Prompt(self._tokenizer.encode(prompt, add_special_tokens), prompt)
+            special = self._tokenizer.encode("") if add_special_tokens and limit is not None else []
         else:
             self._check_token_ids("prompt", prompt)
-            result = Prompt(prompt)
+            result, special = Prompt(prompt), []
         if not result.token_ids:
             raise InvalidRequestError("prompt", "The prompt must not be empty.")
         if limit is None or len(result.token_ids) <= limit:
             return result
-        token_ids = result.token_ids[-limit:] if truncation_side == "left" else result.token_ids[:limit]
+        token_ids = _truncated(result.token_ids, limit, truncation_side, special)
         return Prompt(token_ids, None if result.text is None else self._tokenizer.decode(token_ids))
 
     def requests(
@@ -119,31 +130,39 @@ class InputProcessor:
         priority: int = 0,
         cache_salt: str = "",
         grammar: Grammar | None = None,
+        user: str = "",
     ) -> list[EngineRequest]:
-        """One engine request for each answer to generate; their keys count up from `first_key`.
+        """One engine request for each answer to generate, or one for a beam search; their keys count up from
+        `first_key`.
 
         A request without a seed gets a random one: its answers can be told apart, resumed and replayed.
         """
         self.check_params(params)
         max_tokens = self._max_tokens(len(prompt.token_ids), params.max_tokens)
+        searches = params.use_beam_search
+        if searches:
+            self._check_beam_search(params, len(prompt.token_ids), max_tokens)
         # What only the front-end looks at stays here.
         engine_params = params.clone(
-            n=1,
-            best_of=None,
+            n=params.n if searches else 1,
+            best_of=params.best_of if searches else None,
             seed=self._make_seed() if params.seed is None else params.seed,
             max_tokens=max_tokens,
             min_tokens=min(params.min_tokens, max_tokens),
-            stop=[],
+            stop=params.stop if searches else [],
             bad_words=[],
             truncate_prompt_tokens=None,
             guided_decoding=None,
             structured_outputs=None,
             # The best answers are those with the highest sum.
-            logprobs=0 if params.num_samples > params.n and params.logprobs is None else params.logprobs,
+            logprobs=0
+            if not searches and params.num_samples > params.n and params.logprobs is None
+            else params.logprobs,
         )
         # The prompt's logprobs are the same for all answers: the first one brings them.
         others = engine_params.clone(prompt_logprobs=None) if params.prompt_logprobs is not None else engine_params
         bad_words_token_ids = self._bad_words_token_ids(params.bad_words or ())
+        self._check_any_allowed(params, bad_words_token_ids)
         arrival_time = time.time()
         return [
             EngineRequest(
@@ -157,8 +176,9 @@ class InputProcessor:
                 arrival_time=arrival_time,
                 cache_salt=cache_salt,
                 grammar=grammar,
+                user=user,
             )
-            for i in range(params.num_samples)
+            for i in range(1 if searches else params.num_samples)
         ]
 
     def check_constraint(self, constraint: Constraint) -> None:
@@ -181,6 +201,19 @@ class InputProcessor:
         self._check_token_ids("logit_bias", params.logit_bias or ())
         self._check_logprobs("logprobs", params.logprobs)
         self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
+
+    def _check_beam_search(self, params: SamplingParams, num_prompt_tokens: int, max_tokens: int) -> None:
+        if params.stop_strings and self._tokenizer.byte_table is None:
+            raise InvalidRequestError(
+                "stop", "stop: the tokens of this model's tokenizer have no text of their own, which beam search needs."
+            )
+        if self._engine is None:
+            return
+        problem = beam_search_problem(
+            self._engine, width=params.num_samples, num_prompt_tokens=num_prompt_tokens, max_tokens=max_tokens
+        )
+        if problem is not None:
+            raise InvalidRequestError("n" if params.best_of is None else "best_of", problem)
 
     def _max_tokens(self, num_prompt_tokens: int, max_tokens: int | None) -> int:
         """Tokens that may be generated: those asked for, up to the end of the context."""
@@ -224,6 +257,18 @@ class InputProcessor:
                     param, f"{param} has the token id {token_id}; ids are from 0 to {self._vocab_size - 1}."
                 )
 
+    def _check_any_allowed(self, params: SamplingParams, bad_words_token_ids: list[list[int]]) -> None:
+        """Refuse a list of allowed tokens of which other fields forbid each one."""
+        if not params.allowed_token_ids:
+            return
+        forbidden = {token_ids[0] for token_ids in bad_words_token_ids if len(token_ids) == 1}
+        if params.min_tokens:
+            forbidden.update(self._eos_token_ids, params.stop_token_ids or ())
+        if forbidden.issuperset(params.allowed_token_ids):
+            raise InvalidRequestError(
+                "allowed_token_ids", "allowed_token_ids has no token that bad_words and min_tokens leave."
+            )
+
     def _check_logprobs(self, param: str, number: int | None) -> None:
         if number is None:
             return
@@ -241,3 +286,15 @@ class InputProcessor:
                 if token_ids and token_ids not in sequences:
                     sequences.append(token_ids)
         return sequences
+
+
+def _truncated(token_ids: list[int], limit: int, side: TruncationSide, special: list[int]) -> list[int]:
+    """`limit` of the tokens; `special` are those that stand around any text."""
+    num_before = 0
+    while num_before < len(special) and token_ids[num_before] == special[num_before]:
+        num_before += 1
+    num_after = len(special) - num_before
+    end = len(token_ids) - num_after
+    room = max(0, limit - len(special))
+    start, stop = (end - room, end) if side == "left" else (num_before, num_before + room)
+    return [*token_ids[:num_before], *token_ids[start:stop], *token_ids[end:]][:limit]

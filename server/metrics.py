@@ -66,10 +66,12 @@ class Metrics:
     The attributes are the children for that label: `observe` and `inc` go straight to the value.
     """
 
-    def __init__(self, model_name: str, engine_stats: Callable[[], EngineStats]) -> None:
+    def __init__(
+        self, model_name: str, engine_stats: Callable[[], EngineStats], num_engine_restarts: Callable[[], int]
+    ) -> None:
         self._registry = CollectorRegistry()
         self._model_name = model_name
-        self._engine = _EngineCollector(model_name, engine_stats)
+        self._engine = _EngineCollector(model_name, engine_stats, num_engine_restarts)
         self._registry.register(self._engine)
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of finished requests.")
         self.generation_tokens = self._counter("generation_tokens", "Tokens generated.")
@@ -111,6 +113,12 @@ class Metrics:
             "grammar_compile_seconds",
             "From a constraint to its grammar, for those that were not known.",
             _TOKEN_BUCKETS,
+        )
+        self.clients_left = self._counter("clients_left", "Clients that left before their answer was complete.")
+        self.clients_stalled = self._counter("clients_stalled", "Clients that were dropped because they did not read.")
+        self.requests_refused = self._counter("requests_refused", "Requests that found the queue full.")
+        self.requests_resumed = self._counter(
+            "requests_resumed", "Requests that another engine went on with after one had died."
         )
         self._success = Counter(
             f"{_PREFIX}request_success",
@@ -172,9 +180,12 @@ def _renamed(metric: Metric, name: str) -> Metric:
 class _EngineCollector(Collector):
     """The engine's own figures, as of its last message."""
 
-    def __init__(self, model_name: str, engine_stats: Callable[[], EngineStats]) -> None:
+    def __init__(
+        self, model_name: str, engine_stats: Callable[[], EngineStats], num_engine_restarts: Callable[[], int]
+    ) -> None:
         self._model_name = model_name
         self._engine_stats = engine_stats
+        self._num_engine_restarts = num_engine_restarts
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine_stats()
@@ -191,6 +202,9 @@ class _EngineCollector(Collector):
         )
         yield self._total(
             "guided_late_masks", "Times that a request sat out a step for want of its mask.", stats.num_late_masks
+        )
+        yield self._total(
+            "engine_restarts", "Engines that were started in the place of one that died.", self._num_engine_restarts()
         )
         steps = HistogramMetricFamily(
             f"{_PREFIX}iteration_tokens_total", "Tokens computed in a step.", labels=["model_name"]

@@ -6,12 +6,14 @@ No torch and no transformers: the files are JSON. The launcher resolves a model'
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..engine_core.context_length import context_length, text_config_of
 from ..engine_core.model_files import read_json
+from ..engine_core.sampling_params import SamplingParams
 
 SAMPLING_KEYS = {
     "temperature": "temperature",
@@ -77,10 +79,11 @@ def load_model_info(
     )
 
 
-def resolve_model(name_or_path: str, revision: str | None = None) -> str:
+def resolve_model(name_or_path: str, revision: str | None = None, cache_dir: str | Path | None = None) -> str:
     """The directory of a model: a local one, or that of a hub name in the local cache of Hugging Face.
 
-    Nothing is downloaded. Raises ValueError for a name that is neither.
+    `cache_dir` is another cache than the one that HF_HUB_CACHE, HF_HOME or the home directory say. Nothing is
+    downloaded. Raises ValueError for a name that is neither.
     """
     if Path(name_or_path).is_dir():
         return name_or_path
@@ -88,13 +91,46 @@ def resolve_model(name_or_path: str, revision: str | None = None) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return snapshot_download(name_or_path, revision=revision, local_files_only=True)
+        return snapshot_download(name_or_path, revision=revision, cache_dir=cache_dir, local_files_only=True)
     except (OSError, ValueError):
         at = f" at revision {revision}" if revision else ""
         raise ValueError(
             f"{name_or_path!r} is neither a directory nor a model in the local Hugging Face cache{at}. "
-            f"With a network, `hf download {name_or_path}` fetches it."
+            f"With a network, `zqserve models pull {name_or_path}` fetches it."
         ) from None
+
+
+def resolve_tokenizer(
+    model: str,
+    tokenizer: str | None,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+) -> str | None:
+    """The directory of the tokenizer; None where it is that of the model.
+
+    `revision` is that of the tokenizer. Without a tokenizer of its own, the model's at that revision, where the model
+    is a hub name. Raises ValueError as `resolve_model` does.
+    """
+    if tokenizer is None and (revision is None or Path(model).is_dir()):
+        return None
+    return resolve_model(tokenizer or model, revision, cache_dir)
+
+
+def overridden_sampling(model: ModelInfo, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The model's default sampling with what `override_generation_config` says over it, as fields of `SamplingParams`.
+
+    Raises ValueError: a mistake shall stop the start, not every request.
+    """
+    unknown = sorted(set(overrides) - set(SAMPLING_KEYS))
+    if unknown:
+        raise ValueError(
+            f"override_generation_config takes {', '.join(SAMPLING_KEYS)}; it does not take {', '.join(unknown)}."
+        )
+    defaults = dict(model.default_sampling)
+    for name, value in overrides.items():
+        defaults[SAMPLING_KEYS[name]] = value
+    SamplingParams(**defaults)
+    return defaults
 
 
 def _limited(model_limit: int, max_model_len: int | None) -> int:

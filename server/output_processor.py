@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ..engine_core.messages import EngineOutput, EngineRequest, FinishReason, TokenLogprobs
+from ..engine_core.messages import BeamOutput, EngineOutput, EngineRequest, FinishReason, TokenLogprobs
 from ..engine_core.sampling_params import SamplingParams
 from ..engine_core.tokenizer import Tokenizer
 from .detokenizer import Detokenizer, make_detokenizer
@@ -65,7 +65,7 @@ class RequestState:
 
     @property
     def picks_best(self) -> bool:
-        return self.params.num_samples > self.params.n
+        return self.params.num_samples > self.params.n and not self.params.use_beam_search
 
     @property
     def awaits_prompt_logprobs(self) -> bool:
@@ -77,13 +77,15 @@ class _Sample:
     """One sequence that the engine generates."""
 
     state: RequestState
+    request: EngineRequest
     index: int
     detokenizer: Detokenizer | None
     stop_checker: StopChecker | None
     min_tokens: int
     shows_stop: bool
     """Whether the text shows what ended it."""
-    num_tokens: int = 0
+    token_ids: list[int] = field(default_factory=list)
+    """All so far, of which a new engine would be told."""
     cumulative_logprob: float = 0.0
     pieces: list[SampleDelta] = field(default_factory=list)
     """Of a candidate: what it brought so far."""
@@ -99,23 +101,13 @@ class OutputProcessor:
 
     def add(self, requests: list[EngineRequest], params: SamplingParams) -> RequestState:
         """Expect outputs of the requests that are the answers to one prompt; `params` are those of the client."""
-        prompt_token_ids = requests[0].prompt_token_ids
         state = RequestState(
             params,
             prompt_logprobs=None if params.prompt_logprobs is None else [],
-            num_prompt_tokens=len(prompt_token_ids),
+            num_prompt_tokens=len(requests[0].prompt_token_ids),
         )
         for request in requests:
-            sample = _Sample(
-                state,
-                request.sample_index,
-                self._detokenizer(prompt_token_ids, params),
-                StopChecker(params.stop_strings, include_in_output=params.include_stop_str_in_output)
-                if params.stop_strings
-                else None,
-                params.min_tokens,
-                params.include_stop_str_in_output,
-            )
+            sample = self._sample(state, request, request.sample_index)
             self._samples[request.key] = state.samples[request.key] = sample
         return state
 
@@ -132,6 +124,9 @@ class OutputProcessor:
             state.error = output.error
         if output.prompt_logprobs and state.prompt_logprobs is not None:
             state.prompt_logprobs += output.prompt_logprobs
+        if output.beams is not None:
+            del self._samples[output.key], state.samples[output.key]
+            return state, self._of_beams(sample, output.beams)
         delta = self._delta(sample, output)
         if delta.finish_reason is not None:
             del self._samples[output.key], state.samples[output.key]
@@ -152,6 +147,21 @@ class OutputProcessor:
         aborts, self._aborts = self._aborts, []
         return aborts
 
+    def resumed(self, state: RequestState) -> list[EngineRequest]:
+        """What has an engine that knows nothing of it go on with a request: its unfinished answers, as far as they are.
+
+        Of the prompt's logprobs it sends either none, or all of them again.
+        """
+        requests: list[EngineRequest] = []
+        for sample in state.samples.values():
+            request = sample.request
+            if sample.token_ids:
+                request = msgspec.structs.replace(request, output_token_ids=sample.token_ids)
+            elif request.params.prompt_logprobs is not None and state.prompt_logprobs is not None:
+                state.prompt_logprobs.clear()
+            requests.append(request)
+        return requests
+
     def remove(self, state: RequestState) -> list[int]:
         """Expect nothing more of a request; the keys that the engine still works on."""
         keys = list(state.samples)
@@ -159,6 +169,39 @@ class OutputProcessor:
             del self._samples[key]
         state.samples.clear()
         return keys
+
+    def _sample(self, state: RequestState, request: EngineRequest, index: int) -> _Sample:
+        """An answer that has not begun."""
+        params = state.params
+        return _Sample(
+            state,
+            request,
+            index,
+            self._detokenizer(request.prompt_token_ids, params),
+            StopChecker(params.stop_strings, include_in_output=params.include_stop_str_in_output)
+            if params.stop_strings
+            else None,
+            params.min_tokens,
+            params.include_stop_str_in_output,
+        )
+
+    def _of_beams(self, first: _Sample, beams: list[BeamOutput]) -> list[SampleDelta]:
+        """The answers that a beam search found, the best first, each as a whole."""
+        deltas: list[SampleDelta] = []
+        for index, beam in enumerate(beams):
+            sample = self._sample(first.state, first.request, index)
+            output = EngineOutput(
+                first.request.key,
+                beam.token_ids,
+                beam.finish_reason,
+                beam.stop_reason,
+                beam.logprobs,
+                is_complete=beam.is_complete,
+            )
+            delta = self._delta(sample, output)
+            delta.cumulative_logprob = beam.cumulative_logprob
+            deltas.append(delta)
+        return deltas
 
     def _detokenizer(self, prompt_token_ids: list[int], params: SamplingParams) -> Detokenizer | None:
         if not params.detokenize:
@@ -183,7 +226,7 @@ class OutputProcessor:
                 if finish_reason is None:
                     self._aborts.append(output.key)
                 finish_reason, stop_reason = "stop", checker.matched
-        sample.num_tokens += len(token_ids)
+        sample.token_ids += token_ids
         sample.state.num_output_tokens += len(token_ids)
         delta = SampleDelta(sample.index, text, token_ids, logprobs, finish_reason, stop_reason)
         if logprobs is not None:
@@ -201,7 +244,7 @@ class OutputProcessor:
             text = detokenizer.add(shown_ids[0]) if len(shown_ids) == 1 else "".join(map(detokenizer.add, shown_ids))
             return (text if finish_reason is None else text + detokenizer.finish()), len(token_ids)
         pieces: list[str] = []
-        num_tokens = sample.num_tokens
+        num_tokens = len(sample.token_ids)
         for num_read, token_id in enumerate(shown_ids, 1):
             exempt = num_tokens + num_read <= sample.min_tokens
             pieces.append(checker.add(detokenizer.add(token_id), exempt=exempt))

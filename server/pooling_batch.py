@@ -7,19 +7,26 @@ from collections.abc import Callable, Sequence
 
 from ..engine_core.errors import RequestFailedError
 from ..engine_core.messages import EngineOutput
-from ..engine_core.pooling_messages import Pooled
+from ..engine_core.pooling_messages import Pooled, PoolingRequest
 
 
 class PoolingBatch:
     """Made by `EngineClient.pool`; `await results()`, and `close()` in any case: that aborts what has not ended."""
 
-    def __init__(self, keys: Sequence[int], close: Callable[[list[int]], None]) -> None:
-        """`close` is told of the keys that have not been answered."""
+    def __init__(
+        self,
+        requests: Sequence[PoolingRequest],
+        close: Callable[[PoolingBatch, list[int]], None],
+        on_start: Callable[[], None],
+    ) -> None:
+        """close: told of the keys that have not been answered. on_start: called when the engine has begun with it."""
         self.queue_seconds: float | None = None
         """The longest time that one of the texts waited for its step."""
-        self._pooled: dict[int, Pooled | None] = dict.fromkeys(keys)
+        self._requests = {request.key: request for request in requests}
+        self._pooled: dict[int, Pooled | None] = dict.fromkeys(self._requests)
         self._num_missing = len(self._pooled)
         self._close = close
+        self._on_start = on_start
         self._done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def results(self) -> list[Pooled]:
@@ -30,10 +37,30 @@ class PoolingBatch:
     def close(self) -> None:
         """Nobody waits for the answers any more. May be called more than once."""
         self._done.cancel()
-        self._close([key for key, pooled in self._pooled.items() if pooled is None])
+        self._close(self, [key for key, pooled in self._pooled.items() if pooled is None])
+
+    @property
+    def keys(self) -> list[int]:
+        """Of all texts."""
+        return list(self._requests)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every text has its answer."""
+        return not self._num_missing
+
+    @property
+    def progress(self) -> int:
+        """Texts that have their answer."""
+        return len(self._pooled) - self._num_missing
+
+    def messages(self) -> Sequence[PoolingRequest]:
+        """The texts that have no answer yet."""
+        return [request for key, request in self._requests.items() if self._pooled[key] is None]
 
     def take(self, output: EngineOutput) -> None:
         """From the client: one text is done."""
+        self._on_start()
         if output.pooled is None:
             self.fail(RequestFailedError(output.error or "The engine gave no answer for this text."))
             return

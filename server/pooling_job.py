@@ -13,7 +13,9 @@ from starlette.types import Receive, Scope, Send
 from ..engine_core.errors import InvalidRequestError
 from ..engine_core.pooling_messages import Pooled
 from ..engine_core.pooling_params import PoolingParams, PoolingTask
+from .admission import current_ticket
 from .chat_prompt import render_chat_prompt
+from .deadlines import Deadlines
 from .errors import ApiError, unsupported
 from .pooling_processor import PoolingInput, Truncation
 from .protocol.pooling import InputFields, PoolingFields, PoolingUsage
@@ -140,12 +142,21 @@ async def pool(
 
     Cancelled, it aborts what the engine has not computed yet.
     """
-    services.check_engine()
-    start = time.perf_counter()
-    batch = services.engine.pool(inputs, params, priority=priority or 0)
+    await services.check_engine()
+    start, arrival = time.perf_counter(), time.monotonic()
+    config, ticket = services.config, current_ticket()
+    ticket.add_tokens(usage(inputs).prompt_tokens)
+    batch = services.engine.pool(inputs, params, priority=priority or 0, user=ticket.user, on_start=ticket.leave)
     finished = False
     try:
-        results = await batch.results()
+        with Deadlines(
+            ticket,
+            batch.fail,
+            arrival=arrival,
+            queue_seconds=config.max_queue_time,
+            request_seconds=config.request_timeout,
+        ):
+            results = await batch.results()
         finished = True
         return results
     finally:

@@ -60,24 +60,42 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
         raise InvalidRequestError(None, f"The body is not JSON: {error}.") from None
 
 
+def convert(value: object, type: type[T], where: str) -> T:
+    """A decoded part of the body, whose place is `where`, as a Struct. Raises `InvalidRequestError`."""
+    try:
+        return msgspec.convert(value, type)
+    except msgspec.ValidationError as error:
+        raise _invalid_field(str(error), where) from None
+
+
 def _too_large(max_bytes: int) -> ApiError:
     return ApiError(413, f"The body is larger than {max_bytes} bytes.", headers={"connection": "close"})
 
 
 _WITH_PATH = re.compile(r"(?P<what>.*?)(?: - at `(?P<key>key in )?\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]+)`")
+_OUT_OF_RANGE = re.compile(r"Expected `(?:int|float)` (?P<sign>[<>]=) (?P<limit>\S+)")
 
 
-def _invalid_field(message: str) -> InvalidRequestError:
-    """msgspec's message, with the path in it as `param`: "Expected `int`, got `str` - at `$.max_tokens`"."""
+def _invalid_field(message: str, where: str = "") -> InvalidRequestError:
+    """msgspec's message, with the path in it as `param`: "Expected `int`, got `str` - at `$.max_tokens`".
+
+    The path goes on from `where`.
+    """
     match = _WITH_PATH.fullmatch(message)
     if match is None or match["what"] is None:
         return InvalidRequestError(None, message)
     what, path = match["what"], match["path"] or ""
+    if where:
+        path = f"{where}.{path}" if path and path[0] != "[" else where + path
     missing = _MISSING.fullmatch(what)
     if missing:
         param = f"{path}.{missing['field']}" if path else missing["field"]
         return InvalidRequestError(param, f"{param} is required.")
     param = path.split("[...]")[0] or None  # below that are keys of the client's own
+    out_of_range = _OUT_OF_RANGE.fullmatch(what)
+    if out_of_range:
+        side = "least" if out_of_range["sign"] == ">=" else "most"
+        return InvalidRequestError(param, f"{param} must be at {side} {out_of_range['limit']}.")
     what = what[:1].lower() + what[1:]
     return InvalidRequestError(param, f"{param or 'The body'}: {what}.")

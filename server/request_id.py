@@ -18,9 +18,9 @@ def request_id(scope: Scope) -> str:
     return scope["state"]["request_id"]
 
 
-def answer_id(kind: str, scope: Scope, chosen: str | None) -> str:
+def answer_id(kind: str, scope: Scope, chosen: str | None, *, separator: str = "-") -> str:
     """The id of an answer, `cmpl-…`: of the id that the body asks for, else of the request's."""
-    return f"{kind}-{clean(chosen or '') or request_id(scope)}"
+    return f"{kind}{separator}{clean(chosen or '') or request_id(scope)}"
 
 
 def clean(text: str) -> str:

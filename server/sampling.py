@@ -12,6 +12,7 @@ from ..engine_core.sampling_params import SamplingParams
 from .errors import unsupported
 from .protocol.chat import ChatCompletionRequest
 from .protocol.completions import CompletionRequest
+from .protocol.generate import GenerateRequest
 from .protocol.sampling import GenerationFields
 
 _PASSED_ON = (
@@ -37,14 +38,19 @@ _PASSED_ON = (
     "truncate_prompt_tokens",
     "logit_bias",
     "allowed_token_ids",
+    "use_beam_search",
+    "length_penalty",
+    "early_stopping",
 )
 """Fields that mean the same in a request and in `SamplingParams`."""
+
+_DRAWING = ("temperature", "top_p", "top_k", "min_p")
+"""Defaults of a model that say how tokens are drawn: a beam search draws none."""
 
 _UNSUPPORTED = {
     "logits_processors": "A logits processor of the request",
     "logprob_token_ids": "Choosing the tokens of logprobs",
     "prompt_embeds": "A prompt of embeddings",
-    "use_beam_search": "Beam search",
 }
 
 
@@ -60,6 +66,9 @@ def sampling_params(
     `defaults` are the model's (its generation config); a `max_tokens` there caps every request, as in vLLM.
     """
     values = dict(defaults)
+    if request.use_beam_search:
+        for name in _DRAWING:
+            values.pop(name, None)
     for name in _PASSED_ON:
         value = getattr(request, name)
         if value is not None:
@@ -84,6 +93,16 @@ def completion_params(request: CompletionRequest, defaults: Mapping[str, Any]) -
     return params
 
 
+def generate_params(request: GenerateRequest, defaults: Mapping[str, Any], *, to_the_end: bool) -> SamplingParams:
+    """The parameters of /generate: 16 tokens unless it says otherwise, or the answer must be whole (`to_the_end`)."""
+    max_tokens = request.max_tokens
+    if max_tokens is None:
+        max_tokens = None if to_the_end else 16
+    elif max_tokens < 1:
+        raise InvalidRequestError("max_tokens", f"max_tokens must be at least 1, got {max_tokens}.")
+    return sampling_params(request, defaults, max_tokens=max_tokens, logprobs=None)
+
+
 def chat_params(request: ChatCompletionRequest, defaults: Mapping[str, Any], *, max_logprobs: int) -> SamplingParams:
     """The parameters of a chat completion: up to the end of the context unless it says otherwise."""
     name = "max_tokens" if request.max_completion_tokens is None else "max_completion_tokens"
@@ -105,14 +124,13 @@ def check_stream_fields(request: GenerationFields) -> None:
     """Refuse what makes no sense in a stream, or only in one. Raises `InvalidRequestError`."""
     if request.stream_options is not None and not request.stream:
         raise InvalidRequestError("stream_options", "stream_options needs stream to be true.")
+    if request.stream_options is not None and request.stream_options.include_obfuscation:
+        raise unsupported("stream_options.include_obfuscation", "Obfuscation of a stream")
     if request.stream and request.prompt_logprobs:
         raise InvalidRequestError("prompt_logprobs", "prompt_logprobs cannot be streamed.")
-    if request.stream and request.best_of is not None and request.best_of > (request.n or 1):
+    picks_best = request.best_of is not None and request.best_of > (request.n or 1)
+    if request.stream and picks_best and not request.use_beam_search:
         raise InvalidRequestError("best_of", "best_of above n cannot be streamed: the best are known at the end.")
-    if request.stream_interval is not None and request.stream_interval < 1:
-        raise InvalidRequestError(
-            "stream_interval", f"stream_interval must be at least 1, got {request.stream_interval}."
-        )
 
 
 def refuse_unsupported(request: GenerationFields) -> None:
@@ -124,8 +142,6 @@ def refuse_unsupported(request: GenerationFields) -> None:
     if isinstance(request, CompletionRequest) and request.suffix not in (None, ""):
         raise unsupported("suffix", "Filling in before a suffix")
     if isinstance(request, ChatCompletionRequest):
-        if request.tool_choice not in (None, "none"):
-            raise unsupported("tool_choice", "Tool calling")
-        for name in ("tools", "functions", "function_call"):
+        for name, instead in (("functions", "tools"), ("function_call", "tool_choice")):
             if getattr(request, name) is not None:
-                raise unsupported(name, "Tool calling")
+                raise InvalidRequestError(name, f"{name} is deprecated and not served: use {instead}.")

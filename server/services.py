@@ -8,19 +8,28 @@ from typing import Any
 
 from ..engine_core.guided_params import backend_options
 from ..engine_core.pooling_config import PoolingConfig, load_pooling_config
-from ..engine_core.sampling_params import SamplingParams
 from ..engine_core.serving_mode import ServingMode, serving_mode
 from ..engine_core.tokenizer import Tokenizer, load_tokenizer
+from .admission import Admission
+from .api_keys import KeyRing
 from .chat_template import ChatTemplate, load_chat_template
 from .config import ServerConfig
+from .drain import Drain
 from .engine_client import EngineClient
 from .errors import ApiError
 from .grammar_compiler import GrammarCompiler
 from .input_processor import InputProcessor
 from .metrics import Metrics
-from .model_info import ModelInfo, load_model_info, resolve_model
+from .model_info import ModelInfo, load_model_info, overridden_sampling, resolve_tokenizer
 from .output_processor import OutputProcessor
 from .pooling_processor import PoolingProcessor
+from .quarantine import Quarantine
+from .server_folder import ServerFolder
+from .server_status import EnginePhase, ServerStatus
+from .tool_settings import ToolSettings, load_tool_settings
+
+RESTART_WAIT_SECONDS = 30.0
+"""How long a new request waits for an engine that is being restarted, before it is told to come back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +46,16 @@ class Services:
     """Of the model's generation config, with what the command line puts over it."""
     tokenizer: Tokenizer
     chat_template: ChatTemplate
+    tools: ToolSettings
     input_processor: InputProcessor
     pooling_processor: PoolingProcessor
     engine: EngineClient
+    status: ServerStatus
+    """What the launcher says of the server."""
+    drain: Drain
+    keys: KeyRing
+    """Who may call."""
+    admission: Admission
     grammar_compiler: GrammarCompiler
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))
@@ -69,29 +85,46 @@ class Services:
             raise ApiError(404, f"The model {name[:200]!r} is not served here.", param="model")
         return name
 
-    def check_engine(self) -> None:
-        """Raise `ApiError` 503 while the engine cannot take requests."""
+    async def check_engine(self) -> None:
+        """Raise `ApiError` 503 while the engine cannot take requests; one that is being restarted is waited for."""
+        if self.engine.ready is None and self._engine_will_be_back():
+            await self.engine.wait_until_ready(RESTART_WAIT_SECONDS)
         reason = self.engine_problem()
         if reason is not None:
             raise ApiError(503, reason, headers={"retry-after": "1"})
 
     def engine_problem(self) -> str | None:
         """Why the engine cannot take requests now; None when it can."""
-        if self.engine.ready is None:
-            return "The model is still loading."
-        if not self.engine.alive():
-            return "The engine does not answer."
-        return None
+        if self.status.engine_phase == EnginePhase.LOST:
+            return "The engine cannot be restarted; the server is shutting down."
+        if self.engine.ready is not None:
+            return None if self.engine.alive() else "The engine does not answer."
+        if self._engine_will_be_back():
+            return "The engine stopped and is being restarted; running requests will go on."
+        return "The model is still loading."
+
+    def _engine_will_be_back(self) -> bool:
+        """Whether there was an engine, seen by this worker or by the launcher alone."""
+        phase = self.status.engine_phase
+        return phase in (EnginePhase.SERVING, EnginePhase.RESTARTING) or (
+            phase == EnginePhase.LOADING and self.engine.has_served
+        )
+
+    def problem(self) -> str | None:
+        """Why no new request should come here; None when it should."""
+        return "The server is shutting down." if self.drain.has_begun else self.engine_problem()
 
 
-def load_services(config: ServerConfig, model_dir: str, engine_address: str) -> Services:
+def load_services(config: ServerConfig, model_dir: str, folder: ServerFolder, status: ServerStatus) -> Services:
     """Read the model's directory and make the parts; the engine client is not started yet.
 
     Raises ValueError or OSError with a message for whoever starts the server.
     """
     backend_options("--guided-decoding-backend", config.guided_decoding_backend)
-    tokenizer_dir = model_dir if config.tokenizer is None else resolve_model(config.tokenizer, config.revision)
-    tokenizer = load_tokenizer(tokenizer_dir)
+    tokenizer_dir = resolve_tokenizer(
+        config.model, config.tokenizer, config.tokenizer_revision or config.revision, config.download_dir
+    )
+    tokenizer = load_tokenizer(tokenizer_dir or model_dir)
     model = load_model_info(
         model_dir,
         max_model_len=config.max_model_len,
@@ -103,22 +136,48 @@ def load_services(config: ServerConfig, model_dir: str, engine_address: str) -> 
     if mode.pooling is not None:
         pooling_config = load_pooling_config(model_dir, config.pooler_config)
     input_processor = InputProcessor(model, tokenizer, max_logprobs=config.max_logprobs)
-    engine = EngineClient(engine_address, input_processor, OutputProcessor(tokenizer))
-    template = load_chat_template(config.chat_template)
-    metrics = Metrics(config.model_names[0], lambda: engine.stats)
+    metrics = Metrics(config.model_names[0], lambda: engine.stats, lambda: status.num_engine_restarts)
+    engine = EngineClient(
+        folder.engine_address,
+        input_processor,
+        OutputProcessor(tokenizer),
+        Quarantine(folder.quarantine),
+        engine_timeout=config.engine_timeout,
+        is_only_front_end=config.workers == 1,
+        count_resumed=metrics.requests_resumed.inc,
+    )
+    chat_template = ChatTemplate(
+        tokenizer, load_chat_template(config.chat_template), config.chat_template_content_format
+    )
     return Services(
         config=config,
         model=model,
         mode=mode,
         pooling_config=pooling_config,
-        default_sampling=_default_sampling(model, config.override_generation_config),
+        default_sampling=overridden_sampling(model, config.override_generation_config),
         tokenizer=tokenizer,
-        chat_template=ChatTemplate(tokenizer, template, config.chat_template_content_format),
+        chat_template=chat_template,
+        tools=load_tool_settings(
+            config.tool_call_parser,
+            enable_auto=config.enable_auto_tool_choice,
+            exclude_tools_when_none=config.exclude_tools_when_tool_choice_none,
+            template=chat_template.text_for_tools(),
+            tokenizer=tokenizer,
+        ),
         input_processor=input_processor,
         pooling_processor=PoolingProcessor(
             tokenizer, pooling_config, lambda: input_processor.max_model_len, model.vocab_size or tokenizer.vocab_size
         ),
         engine=engine,
+        status=status,
+        drain=Drain(status, engine, config.drain_timeout),
+        keys=KeyRing(config.api_key, config.api_keys_file),
+        admission=Admission(
+            max_requests=config.max_queued_requests,
+            max_tokens=config.max_queued_tokens,
+            num_workers=config.workers,
+            count_refused=metrics.requests_refused.inc,
+        ),
         grammar_compiler=GrammarCompiler(
             timeout=config.grammar_timeout,
             memory=config.grammar_memory,
@@ -126,20 +185,3 @@ def load_services(config: ServerConfig, model_dir: str, engine_address: str) -> 
         ),
         metrics=metrics,
     )
-
-
-_OVERRIDABLE = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "max_new_tokens")
-
-
-def _default_sampling(model: ModelInfo, overrides: dict[str, Any]) -> dict[str, Any]:
-    """The model's default sampling with `overrides` over it. Raises ValueError."""
-    unknown = sorted(set(overrides) - set(_OVERRIDABLE))
-    if unknown:
-        raise ValueError(
-            f"--override-generation-config takes {', '.join(_OVERRIDABLE)}; it does not take {', '.join(unknown)}."
-        )
-    defaults = dict(model.default_sampling)
-    for name, value in overrides.items():
-        defaults["max_tokens" if name == "max_new_tokens" else name] = value
-    SamplingParams(**defaults)  # a mistake shall stop the start, not every request
-    return defaults

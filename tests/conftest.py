@@ -17,3 +17,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     )
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def tool_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """A server whose model is said to write tool calls as Hermes does, shared by all tests of the session."""
+    running = start_server(
+        tmp_path_factory.mktemp("tool_server") / "log",
+        *("--enable-auto-tool-choice", "--tool-call-parser", "hermes", "--exclude-tools-when-tool-choice-none"),
+        *("--kv-cache-memory", "32M"),
+    )
+    yield running
+    running.stop()

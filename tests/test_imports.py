@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,7 @@ MAY_IMPORT = {
     "kernels": {"kernels"},
     "engine_core": {"engine_core", "guided", "kernels"},
     "server": {"server", "engine_core", "guided"},
+    "model_store": {"model_store", "server", "engine_core"},
 }
 
 
@@ -42,6 +44,17 @@ def test_imports_point_one_way(folder: str) -> None:
         assert not wrong, f"{file.relative_to(ROOT)} imports from {wrong}"
 
 
+def test_every_package_is_built_and_every_file_is_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    packages = project["setuptools"]["packages"]
+    parts = [package.split(".")[1:] for package in packages]
+    folders = {names[0] for names in parts if names}
+    for folder in folders:
+        found = {file.parent.relative_to(ROOT).parts for file in (ROOT / folder).rglob("__init__.py")}
+        assert found == {tuple(names) for names in parts if names[:1] == [folder]}
+    assert {file.name for file in ROOT.glob("*.py")} | folders == set(project["pyright"]["include"])
+
+
 @pytest.mark.parametrize(
     "module",
     [
@@ -49,6 +62,7 @@ def test_imports_point_one_way(folder: str) -> None:
         "zqserve.server.app",
         "zqserve.server.cli",
         "zqserve.server.launcher",
+        "zqserve.model_store.cli",
         "zqserve.server.engine_client",
         "zqserve.engine_core.engine_process",
     ],

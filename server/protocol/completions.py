@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from .limits import TopCount
 from .sampling import GenerationFields, PromptLogprobs, UsageInfo
 
 
@@ -15,7 +16,7 @@ class CompletionRequest(GenerationFields, kw_only=True):
 
     prompt: str | list[str | int | list[int]]
     """A text, several texts, the token ids of one prompt or of several."""
-    logprobs: int | None = None
+    logprobs: TopCount | None = None
     suffix: Any = None
     """Not served yet."""
 

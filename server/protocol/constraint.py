@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-ABSENT = msgspec.Raw(b"")
-"""The default of a field that takes JSON of any kind."""
+ABSENT: Any = msgspec.field(default_factory=msgspec.Raw)
+"""The default of a field that takes JSON of any kind: no JSON at all."""
 
 
 class StructuredOutputs(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import msgspec
 
 from ...engine_core.pooling_params import PoolingTask
+from .limits import Priority
 
 Conversation = list[dict[str, Any]]
 
@@ -21,7 +23,7 @@ class PoolingFields(msgspec.Struct, kw_only=True):
     truncation_side: Literal["left", "right"] | None = None
     """Where tokens are left out; right where a request does not say."""
     request_id: str | None = None
-    priority: int | None = None
+    priority: Priority | None = None
     use_activation: bool | None = None
     """Whether vectors are normalised, and scores made probabilities; default: what the model's files say."""
 
@@ -161,7 +163,7 @@ class PoolingData(msgspec.Struct, kw_only=True):
 
     index: int
     object: Literal["pooling"] = "pooling"
-    data: list[float] | list[list[float]] | str
+    data: Sequence[float | Sequence[float]] | str
 
 
 class PoolingResponse(msgspec.Struct, kw_only=True):

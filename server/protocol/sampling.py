@@ -7,6 +7,23 @@ from typing import Any, Literal
 import msgspec
 
 from .constraint import ABSENT, ResponseFormat, StructuredOutputs
+from .limits import (
+    Count,
+    Int64,
+    LengthPenalty,
+    NonEmptyText,
+    NumSamples,
+    NumTokens,
+    Penalty,
+    PositiveNumber,
+    PositiveProbability,
+    Priority,
+    Probability,
+    Salt,
+    Temperature,
+    TokenId,
+    TopCount,
+)
 
 
 class StreamOptions(msgspec.Struct):
@@ -16,6 +33,8 @@ class StreamOptions(msgspec.Struct):
     """A last event with the token counts and no choices."""
     continuous_usage_stats: bool | None = False
     """The running counts in every event."""
+    include_obfuscation: bool | None = False
+    """Refused: events are not padded to hide their length."""
 
 
 class GenerationFields(msgspec.Struct, kw_only=True):
@@ -24,46 +43,59 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     """
 
     model: str | None = None
-    n: int | None = None
-    best_of: int | None = None
-    max_tokens: int | None = None
-    min_tokens: int | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    min_p: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    repetition_penalty: float | None = None
-    length_penalty: float | None = None
-    """Of beam search alone; taken and without effect."""
-    early_stopping: bool | None = None
-    """Of beam search alone; taken and without effect."""
-    seed: int | None = None
-    stop: str | list[str] | None = None
-    stop_token_ids: list[int] | None = None
+    n: NumSamples | None = None
+    best_of: NumSamples | None = None
+    """Answers to generate; the n with the best cumulative logprob are returned."""
+    max_tokens: NumTokens | None = None
+    min_tokens: NumTokens | None = None
+    temperature: Temperature | None = None
+    """0: always the most likely token. Default: the model's, else 1."""
+    top_p: PositiveProbability | None = None
+    top_k: TopCount | None = None
+    """0 or -1: all tokens."""
+    min_p: Probability | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    repetition_penalty: PositiveNumber | None = None
+    use_beam_search: bool | None = None
+    """Find the likeliest answers: best_of (or n) beams, of which the n best are returned. A stream brings them at the
+    end.
+    """
+    length_penalty: LengthPenalty | None = None
+    """Of beam search: above 0 it favours long answers, below 0 short ones. Default: 1."""
+    early_stopping: bool | Literal["never"] | None = None
+    """Of beam search: true ends it once as many answers as beams are found; "never" only when none can be better."""
+    seed: Int64 | None = None
+    """The same seed gives the same answer, whatever runs beside it; -1: none."""
+    stop: NonEmptyText | list[NonEmptyText] | None = None
+    stop_token_ids: list[TokenId] | None = None
     include_stop_str_in_output: bool | None = None
     ignore_eos: bool | None = None
-    prompt_logprobs: int | None = None
+    prompt_logprobs: TopCount | None = None
     logit_bias: dict[str, float] | None = None
-    allowed_token_ids: list[int] | None = None
-    bad_words: list[str] | None = None
+    allowed_token_ids: list[TokenId] | None = None
+    bad_words: list[NonEmptyText] | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     truncate_prompt_tokens: int | None = None
+    """Keep so many tokens of the prompt, the last ones unless truncation_side is right; -1: what the context holds."""
     truncation_side: Literal["left", "right"] | None = None
     add_special_tokens: bool | None = None
     echo: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    stream_interval: int | None = None
+    stream_interval: Count | None = None
     """Tokens per stream event, at least."""
-    priority: int | None = None
+    priority: Priority | None = None
+    """Lower runs first, under --scheduling-policy priority."""
     request_id: str | None = None
+    """Becomes part of the answer's id."""
     return_tokens_as_token_ids: bool | None = None
     return_token_ids: bool | None = None
-    cache_salt: str | None = None
+    cache_salt: Salt | None = None
+    """Only requests of the same salt share cached prefixes."""
     user: str | None = None
+    """Taken without an effect."""
 
     guided_json: msgspec.Raw = ABSENT
     """A JSON Schema, or the text of one."""
@@ -80,7 +112,6 @@ class GenerationFields(msgspec.Struct, kw_only=True):
     logits_processors: Any = None
     logprob_token_ids: Any = None
     prompt_embeds: Any = None
-    use_beam_search: Any = None
 
 
 class PromptTokensDetails(msgspec.Struct):

@@ -30,7 +30,8 @@ class TokenizeChatRequest(msgspec.Struct, kw_only=True):
     reasoning_effort: str | None = None
     add_special_tokens: bool | None = None
     return_token_strs: bool | None = None
-    tools: Any = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
 
 
 class TokenizeResponse(msgspec.Struct):

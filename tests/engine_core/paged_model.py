@@ -8,11 +8,13 @@ so whatever the schedule, a request must end with the tokens of `generate_alone`
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
+from zqserve.engine_core.beam_group import BeamGroup
 from zqserve.engine_core.messages import EngineRequest, TokenLogprobs
 from zqserve.engine_core.request import Request, RequestStatus
-from zqserve.engine_core.step import RequestResult, ScheduledRequest
+from zqserve.engine_core.step import Candidates, RequestResult, ScheduledRequest
 
 EOS = 2
 VOCAB_SIZE = 64
@@ -43,11 +45,12 @@ class PagedModel:
         self.vocab_size = VOCAB_SIZE
         self.fail_next_step = False
         self.fail_next_request = False
-        self.live: dict[int, Request] = {}
-        """By sequence number: the requests that hold blocks."""
+        self.live: set[Request] = set()
+        """The sequences that were computed and not forgotten."""
+        self._groups: set[BeamGroup] = set()
         self.started: list[Request] = []
         """In the order of their first step."""
-        self.steps: list[dict[int, int]] = []
+        self.steps: list[Counter[int]] = []
         """For each step, the new tokens of each request's key."""
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
@@ -55,13 +58,17 @@ class PagedModel:
 
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         self._check_limits(scheduled)
-        assert all(request.status is RequestStatus.RUNNING for request in self.live.values()), "one was not forgotten"
-        self.steps.append({work.request.message.key: work.num_new_tokens for work in scheduled})
+        assert all(request.status is RequestStatus.RUNNING for request in self.live), "one was not forgotten"
+        self.steps.append(Counter())
         for work in scheduled:
-            if work.request.sequence_number not in self.live:
-                self.live[work.request.sequence_number] = work.request
-                if work.request.num_preemptions == 0:
-                    self.started.append(work.request)
+            request = work.request
+            self.steps[-1][request.message.key] += work.num_new_tokens
+            if request.beams is not None:
+                self._groups.add(request.beams)
+            if request not in self.live:
+                self.live.add(request)
+                if request.num_preemptions == 0 and (request.beams is None or request.beams.request is request):
+                    self.started.append(request)
         self._write(scheduled)
         if self.fail_next_step:
             self.fail_next_step = False
@@ -76,11 +83,13 @@ class PagedModel:
 
     def forget(self, requests: Iterable[Request]) -> None:
         for request in requests:
-            del self.live[request.sequence_number]
+            assert request in self.live or request.beams is not None, "only a beam may end before it was computed"
+            self.live.discard(request)
 
     def num_held_blocks(self) -> int:
-        """Distinct blocks of the requests that are not forgotten."""
-        return len({block_id for request in self.live.values() for block_id in request.block_ids})
+        """Distinct blocks of the requests that are not forgotten, and of the beams that are not computed yet."""
+        beams = {beam for group in self._groups for beam in group.sequences}
+        return len({block_id for request in self.live | beams for block_id in request.block_ids})
 
     def _check_limits(self, scheduled: list[ScheduledRequest]) -> None:
         assert scheduled
@@ -94,6 +103,10 @@ class PagedModel:
             assert len(set(work.request.block_ids)) == len(work.request.block_ids)
 
     def _write(self, scheduled: list[ScheduledRequest]) -> None:
+        for work in scheduled:
+            if work.copied_block is not None:
+                source, target = work.copied_block
+                self._slots[target] = list(self._slots[source])
         writers: dict[int, Request] = {}
         for work in scheduled:
             request = work.request
@@ -127,7 +140,10 @@ class PagedModel:
             ]
         if end < request.num_tokens:
             return RequestResult([], prompt_logprobs=prompt_logprobs)
-        token_id = sample(self._read(request, end - 1))
+        fingerprint = self._read(request, end - 1)
+        if request.beams is not None:
+            return RequestResult([], None, prompt_logprobs, candidates=_candidates(request.beams, fingerprint))
+        token_id = sample(fingerprint)
         logprobs = None if request.params.logprobs is None else [TokenLogprobs([token_id], [-1.0], 1)]
         return RequestResult([token_id], logprobs, prompt_logprobs)
 
@@ -139,6 +155,21 @@ def next_fingerprint(before: int, token_id: int) -> int:
 def sample(fingerprint: int) -> int:
     """A token that depends on nothing but the tokens before it; now and then EOS."""
     return fingerprint * 2_654_435_761 % (2**61 - 1) % VOCAB_SIZE
+
+
+def log_probabilities(fingerprint: int) -> list[float]:
+    """Of each token, by nothing but the tokens before it; no two are equal."""
+    return [
+        -1.0 - next_fingerprint(fingerprint, token_id) * 2_654_435_761 % 1009 / 300 - token_id / 10_007
+        for token_id in range(VOCAB_SIZE)
+    ]
+
+
+def _candidates(beams: BeamGroup, fingerprint: int) -> Candidates:
+    scores = log_probabilities(fingerprint)
+    token_ids = sorted(range(VOCAB_SIZE), key=lambda token_id: -scores[token_id])[: beams.num_candidates]
+    found = [scores[token_id] for token_id in token_ids]
+    return Candidates(token_ids, found, found)
 
 
 def generate_alone(message: EngineRequest, max_model_len: int) -> tuple[list[int], str, int | None]:

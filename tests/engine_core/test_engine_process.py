@@ -28,6 +28,7 @@ from zqserve.engine_core.messages import (
     StepOutputs,
     ToEngine,
 )
+from zqserve.engine_core.pulse import Pulse
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.wire import pack, unpack_from_engine
 
@@ -70,7 +71,7 @@ class Engine:
         self.model = PagedModel(max_model_len=100_000, num_blocks=25_000)
         self.core = EngineCore(self.model, EngineConfig(model=""))
         socket = bind_socket(self.context, address, send_high_water_mark=send_high_water_mark)
-        self.server = EngineServer(self.core, socket)
+        self.server = EngineServer(self.core, socket, Pulse(None))
 
     def front_end(self) -> FrontEnd:
         return FrontEnd(self.context, self.address)
@@ -119,7 +120,9 @@ def test_hello_is_answered_with_what_the_engine_is(engine: Engine) -> None:
     front_end = engine.front_end()
     front_end.send(Hello())
     ready = engine.turn_until_received(front_end, EngineReady)
-    assert ready == EngineReady(max_model_len=100_000, vocab_size=64, num_blocks=25_000, block_size=4, dtype="float32")
+    assert ready == EngineReady(
+        max_model_len=100_000, vocab_size=64, num_blocks=25_000, block_size=4, dtype="float32", max_beam_width=256
+    )
 
 
 def test_each_front_end_gets_its_own_tokens_in_one_message_a_step(engine: Engine) -> None:
@@ -143,6 +146,19 @@ def test_an_idle_and_a_busy_engine_both_beat(engine: Engine) -> None:
     busy = engine.turn_until_received(front_end, Heartbeat)
     assert isinstance(busy, Heartbeat)
     assert busy.stats.num_running == 1
+
+
+def test_a_loop_that_turns_shows_it_on_its_pipe(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    context = zmq.Context()
+    core = EngineCore(PagedModel(max_model_len=64, num_blocks=64), EngineConfig(model=""))
+    server = EngineServer(core, bind_socket(context, f"ipc://{tmp_path}/engine"), Pulse(writer))
+    server.turn()  # an idle one waits for its next beat
+    assert os.read(reader, 10) == b"."
+    os.close(reader)
+    server.turn()  # nobody looks any more
+    context.destroy(linger=0)
+    os.close(writer)
 
 
 def test_messages_that_make_no_sense_are_dropped_and_the_others_served(

@@ -233,7 +233,7 @@ def test_a_request_that_forbids_what_its_grammar_needs_fails_alone(core: EngineC
     b = tokenizer.encode("b")[0]
     found = answers(core, request(0, grammar("a+"), allowed_token_ids=[b]), request(1, grammar("a{5}b")))
     assert found[0].finish_reason == "error"
-    assert "the other fields" in (found[0].error or "")
+    assert "No token is left" in (found[0].error or "")
     assert found[1].finish_reason == "stop"
 
 
@@ -379,6 +379,31 @@ def test_work_that_cannot_be_cut_into_pieces_is_done_at_last(
     monkeypatch.setattr(GrammarMatcher, "pushdown", property(lambda self: self._cache.pushdown), raising=False)
     found = answer(core, grammar("[b-y]{3}[0-9]{2}"), max_tokens=20)
     assert re.fullmatch("[b-y]{3}[0-9]{2}", tokenizer.decode(found.token_ids))
+
+
+def test_many_new_grammars_take_turns_where_a_step_has_time_for_one(
+    core: EngineCore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guided_decoding, "STEP_SECONDS", 0.0)
+    made_in_step: list[int] = []
+    make = GrammarMatcher.mask
+
+    def counted(matcher: GrammarMatcher) -> Any:
+        made_in_step[-1] += 1
+        return make(matcher)
+
+    monkeypatch.setattr(GrammarMatcher, "mask", counted)
+    patterns = [f"[{letter}-z]{{2,4}}{number}" for number, letter in enumerate("abcdef")]
+    found = {key: Answer() for key in range(len(patterns))}
+    for key, pattern in enumerate(patterns):
+        core.add_request(request(key, grammar(pattern), seed=key))
+    while core.has_unfinished():
+        made_in_step.append(0)
+        for output in core.step().get(b"", []):
+            found[output.key].add(output)
+    assert max(made_in_step) == 1
+    for key, pattern in enumerate(patterns):
+        assert re.fullmatch(pattern, tokenizer.decode(found[key].token_ids))
 
 
 def test_grammars_that_nobody_uses_make_room_for_those_used_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,19 +6,34 @@ import dataclasses
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from zqserve.engine_core.config import EngineConfig
-from zqserve.server.cli import UNSUPPORTED_FLAGS, UsageError, parse
+from zqserve.server.cli import ServeCommand, Shown, UsageError, parse
 from zqserve.server.config import ServerConfig
+from zqserve.server.custom_middleware import load_middleware
+from zqserve.server.flag_compatibility import FOREIGN_FLAGS
+
+
+def command(*argv: str) -> ServeCommand:
+    parsed = parse(argv)
+    assert isinstance(parsed, ServeCommand)
+    return parsed
 
 
 def configuration(*argv: str) -> ServerConfig:
-    config = parse(argv)
-    assert config is not None
-    return config
+    parsed = command(*argv)
+    assert parsed.notices == ()
+    return parsed.config
+
+
+def shown_help(word: str) -> str:
+    parsed = parse([f"--help={word}"])
+    assert isinstance(parsed, Shown)
+    return parsed.text
 
 
 def refusal(*argv: str) -> str:
@@ -79,6 +94,17 @@ def test_several_keys_are_given_in_one_flag_or_in_several(argv: list[str]) -> No
 )
 def test_booleans_are_switched_on_and_off(flag: str, field: str, value: bool) -> None:
     assert getattr(configuration("m", flag), field) is value
+
+
+def test_log_level_is_that_of_uvicorn_too() -> None:
+    assert configuration("m", "--uvicorn-log-level", "trace").log_level == "debug"
+    assert configuration("m", "--log-level=critical").log_level == "critical"
+
+
+def test_endpoints_without_access_log_are_given_with_commas() -> None:
+    config = configuration("m", "--disable-access-log-for-endpoints", "/health, /metrics", "--access-log")
+    assert config.disable_access_log_for_endpoints == ("/health", "/metrics")
+    assert not configuration("m", "--access-log", "--disable-uvicorn-access-log").access_log
 
 
 def test_last_of_repeated_flags_wins() -> None:
@@ -168,6 +194,16 @@ def test_configuration_file_must_be_yaml_and_exist(tmp_path: Path) -> None:
         (["--gpu-memory-utilization", "1.5"], "--gpu-memory-utilization"),
         (["--override-generation-config", "[1]"], "--override-generation-config"),
         (["another"], "another"),
+        (["--enforce-eagr"], "Did you mean --enforce-eager?"),
+        (["--uvicorn-log-level", "loud"], "--uvicorn-log-level"),
+        (["--stream-interval", "0"], "--stream-interval"),
+        (["--sse-keep-alive-interval", "-1"], "--sse-keep-alive-interval"),
+        (["--logprobs-mode", "raw_logits"], "--logprobs-mode"),
+        (["--default-chat-template-kwargs", "[]"], "--default-chat-template-kwargs"),
+        (["--ssl-keyfile", "key.pem"], "--ssl-keyfile needs --ssl-certfile"),
+        (["--ssl-certfile", "absent.pem"], "--ssl-certfile"),
+        (["--ssl-cert-reqs", "1"], "--ssl-cert-reqs"),
+        (["--enable-ssl-refresh"], "--enable-ssl-refresh needs --ssl-certfile"),
     ],
 )
 def test_mistake_in_flags_is_named(argv: list[str], said: str) -> None:
@@ -178,9 +214,72 @@ def test_model_is_needed() -> None:
     assert "--model" in refusal("--port", "3")
 
 
-@pytest.mark.parametrize("flag", sorted(UNSUPPORTED_FLAGS))
-def test_flag_that_vllm_has_and_we_do_not_is_refused_with_a_reason(flag: str) -> None:
-    assert refusal("m", f"--{flag}", "1") == f"--{flag} is not supported: {UNSUPPORTED_FLAGS[flag]}"
+def of_verdict(verdict: str) -> list[str]:
+    return sorted(name for name, flag in FOREIGN_FLAGS.items() if flag.verdict == verdict)
+
+
+def written(name: str) -> list[str]:
+    """The flag with a value that is not what is done anyway."""
+    flag = FOREIGN_FLAGS[name]
+    if flag.takes == "nothing":
+        return [f"--no-{name}" if "true" in flag.harmless else f"--{name}"]
+    return [f"--{name}", "another"]
+
+
+@pytest.mark.parametrize("name", of_verdict("refused"))
+def test_a_flag_of_vllm_that_cannot_be_honoured_is_refused_with_a_reason(name: str) -> None:
+    assert refusal("m", *written(name)) == f"--{name} is not supported: {FOREIGN_FLAGS[name].why}"
+
+
+@pytest.mark.parametrize("name", of_verdict("no effect"))
+def test_a_flag_of_vllm_without_meaning_here_is_taken_with_a_notice(name: str) -> None:
+    parsed = command("m", *written(name), "--port", "77")
+    assert parsed.notices == (f"--{name} has no effect: {FOREIGN_FLAGS[name].why}",)
+    assert parsed.config.port == 77
+
+
+@pytest.mark.parametrize("name", [name for name, flag in FOREIGN_FLAGS.items() if flag.harmless])
+def test_a_value_that_asks_for_what_is_done_anyway_is_taken(name: str) -> None:
+    flag = FOREIGN_FLAGS[name]
+    for value in flag.harmless:
+        assert configuration("m", f"--{name}={value}") == ServerConfig(model="m")
+        if flag.takes != "nothing":
+            assert configuration("m", f"--{name.replace('-', '_')}", value) == ServerConfig(model="m")
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["-tp", "2"], "tensor-parallel-size"),
+        (["-tp=2"], "tensor-parallel-size"),
+        (["-q", "awq"], "quantization"),
+        (["--speculative-config.method", "ngram"], "speculative-config"),
+        (["--lora-modules", "a=b", "c=d"], "lora-modules"),
+        (["--trust_remote_code"], "trust-remote-code"),
+        (["--no-enable-chunked-prefill"], "enable-chunked-prefill"),
+    ],
+)
+def test_a_refused_flag_is_known_in_every_spelling(argv: list[str], name: str) -> None:
+    assert refusal("m", *argv).startswith(f"--{name} is not supported")
+
+
+@pytest.mark.parametrize("argv", [["-O3"], ["-O", "3"], ["-O.mode", "3"], ["-cc.mode=3"], ["--compilation_config={}"]])
+def test_compilation_is_taken_in_every_spelling(argv: list[str]) -> None:
+    parsed = command("m", *argv, "--port", "77")
+    assert parsed.config == ServerConfig(model="m", port=77)
+    assert [notice.split()[0] for notice in parsed.notices] == ["--compilation-config"]
+
+
+def test_foreign_flags_of_a_configuration_file_are_judged_too(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "enforce_eager: true\ntrust-remote-code: false\nno-enable-lora: true\ntensor-parallel-size: 1\n"
+        "limit-mm-per-prompt: {image: 2}\ndisable-uvicorn-access-log: true\nno_trust_request_chat_template: true\n"
+    )
+    parsed = command("m", "--config", str(path))
+    assert [notice.split()[0] for notice in parsed.notices] == ["--enforce-eager", "--limit-mm-per-prompt"]
+    assert all(str(path) in notice for notice in parsed.notices)
+    assert parsed.config == ServerConfig(model="m", config=path, trust_request_chat_template=False)
 
 
 def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
@@ -199,6 +298,7 @@ def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
         max_num_batched_tokens=7,
         enable_prefix_caching=False,
         scheduling_policy="priority",
+        logprobs_mode="processed_logprobs",
         jump_ahead=False,
         task="embedding",
         runner="pooling",
@@ -217,15 +317,73 @@ def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
 
 
 def test_help_lists_flags_and_mistakes_exit_with_2() -> None:
-    command = [sys.executable, "-m", "zqserve"]
+    program = [sys.executable, "-m", "zqserve"]
     environment = {**os.environ, "COLUMNS": "120"}
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True, env=environment, timeout=60)
+    shown = subprocess.run([*program, "--help"], capture_output=True, text=True, env=environment, timeout=60)
     assert shown.returncode == 0
     assert "--max-model-len" in shown.stdout
     assert "8k" in shown.stdout
-    wrong = subprocess.run([*command, "m", "--prot", "1"], capture_output=True, text=True, timeout=60)
+    assert "--enforce-eager" in shown.stdout
+    wrong = subprocess.run([*program, "m", "--prot", "1"], capture_output=True, text=True, timeout=60)
     assert wrong.returncode == 2
     assert "--port" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("max-model-len", "Longest prompt plus output"),
+        ("--max_model_len", "Default: auto"),
+        ("api-key", "VLLM_API_KEY"),
+        ("disable-log-requests", "--enable-log-requests"),
+        ("logging", "--max-log-len"),
+        ("dtype", "bfloat16"),
+        ("ssl", "--ssl-ca-certs"),
+        ("enforce-eager", "Taken without an effect"),
+        ("tensor-parallel-size", "Refused: the engine runs on one device"),
+    ],
+)
+def test_help_of_a_word_shows_a_flag_or_a_group_of_flags(word: str, said: str) -> None:
+    assert said in shown_help(word)
+    assert "--port" not in shown_help(word)
+
+
+def test_help_of_an_unknown_word_names_the_nearest() -> None:
+    assert "--help=max-model-len" in refusal("--help=max-modl-len")
+
+
+def test_every_flag_is_in_a_group_says_something_and_is_no_foreign_one() -> None:
+    groups = [shown_help(group) for group in ("model", "server", "engine", "requests", "logging")]
+    shown = [flag.splitlines() for flag in "\n".join(groups).split("\n\n")]
+    names = {name.removeprefix("--") for lines in shown for name in lines[0].split()}
+    fields = {field.name.replace("_", "-") for field in dataclasses.fields(ServerConfig)}
+    assert fields - {"log-requests"} <= names
+    assert names & set(FOREIGN_FLAGS) == set()
+    assert all(len(lines[1].strip()) > 15 for lines in shown)
+
+
+def test_version_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(["--version"]) == Shown()
+    assert capsys.readouterr().out.strip() == version("zqserve")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("{", "cannot be used"), ("[]", "cannot be used"), ('{"version": 9}', "cannot be used")]
+)
+def test_mistake_in_the_logging_file_ends_the_start(text: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "logging.json"
+    path.write_text(text)
+    program = [sys.executable, "-m", "zqserve", "m", "--log-config-file", str(path)]
+    wrong = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert wrong.returncode == 2
+    assert said in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize("path", ["middleware", "no.such.module", "json.no_such_name", "json.decoder"])
+def test_middleware_that_is_none_is_refused(path: str) -> None:
+    with pytest.raises(ValueError, match="--middleware"):
+        load_middleware(path)
 
 
 def test_command_line_needs_neither_torch_nor_the_web_framework() -> None:
@@ -238,6 +396,34 @@ def test_command_line_needs_neither_torch_nor_the_web_framework() -> None:
 
 
 def test_a_vllm_command_line_for_embeddings_is_taken() -> None:
-    config = parse(["m", "--task=embed", "--runner", "pooling", "--override-pooler-config", '{"pooling_type": "MEAN"}'])
-    assert config is not None
+    config = configuration(
+        "m", "--task=embed", "--runner", "pooling", "--override-pooler-config", '{"pooling_type": "MEAN"}'
+    )
     assert (config.task, config.runner, config.pooler_config) == ("embed", "pooling", {"pooling_type": "MEAN"})
+
+
+@pytest.mark.parametrize(
+    ("given", "backend"),
+    [
+        ('{"backend": "xgrammar"}', "xgrammar"),
+        ('{"disable_any_whitespace": true, "enable_in_reasoning": false}', "auto:disable-any-whitespace"),
+        (
+            '{"backend": "guidance", "disable_additional_properties": true, "disable_fallback": true}',
+            "guidance:disable-fallback,no-additional-properties",
+        ),
+    ],
+)
+def test_the_newer_form_of_the_guided_decoding_backend(given: str, backend: str) -> None:
+    assert configuration("m", "--structured-outputs-config", given).guided_decoding_backend == backend
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ('{"whitespace": true}', "unknown field `whitespace`"),
+        ('{"backend": 3}', "$.backend"),
+        ('{"reasoning_parser": "qwen3"}', "reasoning_parser is not supported"),
+    ],
+)
+def test_what_the_newer_form_does_not_know_is_refused_by_name(given: str, reason: str) -> None:
+    assert reason in refusal("m", "--structured-outputs-config", given)

@@ -24,6 +24,7 @@ from zqserve.engine_core.messages import (
     Hello,
     StepOutputs,
     ToEngine,
+    TokenLogprobs,
 )
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.wire import pack, unpack_to_engine
@@ -31,6 +32,7 @@ from zqserve.server.engine_client import EngineClient, RequestStream
 from zqserve.server.input_processor import InputProcessor, Prompt
 from zqserve.server.model_info import ModelInfo
 from zqserve.server.output_processor import OutputProcessor, SampleDelta
+from zqserve.server.quarantine import Quarantine
 
 READY = EngineReady(max_model_len=64, vocab_size=300, num_blocks=4, block_size=16, dtype="float32")
 PROMPT = Prompt([50, 51])
@@ -39,9 +41,21 @@ PROMPT = Prompt([50, 51])
 class Peer:
     """The engine's end of the socket, driven by the test."""
 
-    def __init__(self, socket: zmq.asyncio.Socket) -> None:
-        self._socket = socket
+    def __init__(self, context: zmq.asyncio.Context, address: str) -> None:
+        self._context = context
+        self._address = address
         self._client = b""
+        self.rise()
+
+    def rise(self) -> None:
+        """Be an engine that has just begun."""
+        self._socket = self._context.socket(zmq.ROUTER)
+        self._socket.bind(self._address)
+
+    async def die(self) -> None:
+        """Be gone, with all that was on its way; what was sent has arrived."""
+        await asyncio.sleep(0.05)
+        self._socket.close(linger=0)
 
     async def receive(self) -> ToEngine:
         """The next message that is no greeting."""
@@ -76,9 +90,12 @@ async def connected(folder: Path, *, engine_timeout: float = 30.0) -> AsyncItera
     model = ModelInfo("model", "Llama", 128, [2], 300, {})
     address = f"ipc://{folder}/engine"
     context = zmq.asyncio.Context()
-    socket = context.socket(zmq.ROUTER)
     client = EngineClient(
-        address, InputProcessor(model, tokenizer), OutputProcessor(tokenizer), engine_timeout=engine_timeout
+        address,
+        InputProcessor(model, tokenizer),
+        OutputProcessor(tokenizer),
+        Quarantine(folder / "quarantine"),
+        engine_timeout=engine_timeout,
     )
     try:
         await client.start()  # before the engine is there
@@ -86,8 +103,7 @@ async def connected(folder: Path, *, engine_timeout: float = 30.0) -> AsyncItera
         assert not client.alive()
         with pytest.raises(EngineDeadError):
             client.generate(PROMPT, SamplingParams())
-        socket.bind(address)
-        peer = Peer(socket)
+        peer = Peer(context, address)
         await peer.greet()
         while client.ready is None:
             await asyncio.sleep(0.01)
@@ -189,20 +205,16 @@ def test_a_request_that_the_engine_cannot_compute_fails_alone(tmp_path: Path) ->
     asyncio.run(scenario())
 
 
-def test_an_engine_that_falls_silent_fails_its_requests(tmp_path: Path) -> None:
+def test_a_silent_engine_counts_as_dead_but_its_requests_wait(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with connected(tmp_path, engine_timeout=0.4) as (client, peer):
             stream = client.generate(PROMPT, SamplingParams())
-            await peer.request()
-            with pytest.raises(EngineDeadError, match="not heard"):
-                await asyncio.wait_for(collect(stream), 10)
-            assert not client.alive()
-            with pytest.raises(EngineDeadError):
-                client.generate(PROMPT, SamplingParams())
-            await peer.send(Heartbeat(EngineStats()))
-            while not client.alive():
+            key = (await peer.request()).key
+            while client.alive():
                 await asyncio.sleep(0.01)
-            client.generate(PROMPT, SamplingParams())
+            await peer.step(EngineOutput(key, [70], "length"))
+            assert [delta.token_ids for delta in await collect(stream)] == [[70]]
+            assert client.alive()
 
     asyncio.run(scenario())
 
@@ -224,5 +236,122 @@ def test_closing_ends_what_is_running(tmp_path: Path) -> None:
             await client.close()
             with pytest.raises(EngineDeadError, match="shutting down"):
                 await waiting
+
+    asyncio.run(scenario())
+
+
+def test_the_next_engine_is_sent_what_has_not_ended_with_its_tokens_so_far(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            first = client.generate(PROMPT, SamplingParams(n=2, max_tokens=4, seed=1))
+            second = client.generate(PROMPT, SamplingParams(max_tokens=4))
+            sent = [await peer.request() for _ in range(3)]
+            one, two, three = (request.key for request in sent)
+            await peer.step(EngineOutput(one, [70]), EngineOutput(two, [71], "length"), EngineOutput(three, [72, 73]))
+            assert (await anext(second))[0].token_ids == [72, 73]
+            await peer.die()
+            while client.ready is not None:
+                await asyncio.sleep(0.01)
+            late = client.generate(PROMPT, SamplingParams())  # waits for the next engine
+            gone = client.generate(PROMPT, SamplingParams())
+            gone.close()
+            peer.rise()
+            await peer.greet()
+            again = [await peer.request() for _ in range(3)]
+            assert [(request.key, request.output_token_ids) for request in again[:2]] == [
+                (one, [70]),
+                (three, [72, 73]),
+            ]
+            assert [request.params for request in again[:2]] == [sent[0].params, sent[2].params]
+            assert sent[2].params.seed is not None
+            await peer.step(EngineOutput(one, [75], "stop"), EngineOutput(three, [74], "length"))
+            told = [(delta.index, delta.token_ids) for delta in await collect(first)]
+            assert sorted(told) == [(0, [70]), (0, [75]), (1, [71])]
+            assert [delta.token_ids for delta in await collect(second)] == [[74]]
+            await peer.step(EngineOutput(again[2].key, [76], "length"))
+            assert [delta.token_ids for delta in await collect(late)] == [[76]]
+
+    asyncio.run(scenario())
+
+
+def test_prompt_logprobs_that_were_on_their_way_are_told_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            entries = [TokenLogprobs([token_id], [-1.0], 1) for token_id in (51, 52)]
+            stream = client.generate(Prompt([50, 51, 52]), SamplingParams(prompt_logprobs=0))
+            key = (await peer.request()).key
+            await peer.step(EngineOutput(key, [], prompt_logprobs=entries[:1]))
+            while not stream.state.prompt_logprobs:
+                await asyncio.sleep(0.01)
+            await peer.die()
+            peer.rise()
+            await peer.greet()
+            assert (await peer.request()).output_token_ids == []
+            await peer.step(EngineOutput(key, [70], "length", prompt_logprobs=entries))
+            await collect(stream)
+            assert stream.state.prompt_logprobs == entries
+
+    asyncio.run(scenario())
+
+
+def test_of_several_suspects_one_at_a_time_is_tried_until_the_guilty_one_is_found(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            streams = [client.generate(Prompt([50, 51 + i]), SamplingParams(max_tokens=2)) for i in range(3)]
+            keys = [(await peer.request()).key for _ in range(3)]
+            await peer.die()
+            peer.rise()
+            await peer.greet()
+            assert [(await peer.request()).key for _ in range(3)] == keys
+            await peer.die()
+            peer.rise()
+            await peer.greet()
+            assert (await peer.request()).key == keys[0]  # alone
+            await peer.step(EngineOutput(keys[0], [70]))
+            assert (await peer.request()).key == keys[1]  # the one before it is cleared
+            await peer.die()
+            peer.rise()
+            with pytest.raises(RequestFailedError, match="each time"):
+                await collect(streams[1])
+            await peer.greet()
+            assert [(await peer.request()).key for _ in range(2)] == [keys[0], keys[2]]
+            await peer.step(EngineOutput(keys[2], [71], "length"), EngineOutput(keys[0], [72], "length"))
+            assert [delta.token_ids for delta in await collect(streams[0])] == [[70], [72]]
+            assert [delta.token_ids for delta in await collect(streams[2])] == [[71]]
+            with pytest.raises(RequestFailedError, match="not tried again"):
+                client.generate(Prompt([50, 52]), SamplingParams(max_tokens=2))
+
+    asyncio.run(scenario())
+
+
+def test_a_lone_request_over_which_two_engines_died_is_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            stream = client.generate(PROMPT, SamplingParams())
+            for _ in range(2):
+                await peer.request()
+                await peer.die()
+                peer.rise()
+                await peer.greet()
+            with pytest.raises(RequestFailedError, match="each time"):
+                await collect(stream)
+
+    asyncio.run(scenario())
+
+
+def test_engines_that_die_while_a_request_advances_do_not_end_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            stream = client.generate(PROMPT, SamplingParams(max_tokens=9))
+            for number in range(6):
+                request = await peer.request()
+                assert len(request.output_token_ids) == number
+                await peer.step(EngineOutput(request.key, [70]))
+                await anext(stream)
+                await peer.die()
+                peer.rise()
+                await peer.greet()
+            await peer.step(EngineOutput((await peer.request()).key, [71], "stop"))
+            assert [delta.token_ids for delta in await collect(stream)] == [[71]]
 
     asyncio.run(scenario())

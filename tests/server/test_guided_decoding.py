@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
+import time
 from typing import Any
 
 import httpx
 import jsonschema
+import psutil
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel, Field
@@ -363,3 +366,52 @@ def test_a_client_that_waits_for_a_grammar_does_not_hold_up_others(server: Runni
                 assert answer.choices[0].finish_reason == "stop"
 
     asyncio.run(run())
+
+
+def compilers(server: RunningServer) -> list[psutil.Process]:
+    """The processes that compile for a server."""
+    found = []
+    for child in psutil.Process(server.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if "zqserve.server.grammar_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+    return found
+
+
+def num_compiled(server: RunningServer) -> int:
+    metrics = httpx.get(f"{server.url}/metrics", headers=server.headers).text
+    (count,) = re.findall(r"^vllm:grammar_compile_seconds_count\S* (\S+)$", metrics, re.MULTILINE)
+    return int(float(count))
+
+
+def wait_for(holds: Any) -> None:
+    """Return once it does."""
+    deadline = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_while_its_grammar_compiles_ends_that(
+    server: RunningServer, client: OpenAI, stream: bool
+) -> None:
+    complete(client, {"guided_regex": f"warm {stream}"})
+    wait_for(lambda: len(compilers(server)) == 1)
+    (worker,) = compilers(server)
+    worker.suspend()  # as one that has far too much to do
+    before = num_compiled(server)
+    request = {"model": "demo", "prompt": PROMPT, "stream": stream, "guided_regex": f"never done {stream}"}
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(headers=server.headers, timeout=60) as http:
+            waiting = asyncio.ensure_future(http.post(f"{server.url}/v1/completions", json=request))
+            while worker in compilers(server) and worker.nice() == psutil.Process(server.process.pid).nice():
+                await asyncio.sleep(0.02)  # until it moves aside
+            assert not waiting.done()
+            waiting.cancel()
+
+    asyncio.run(leave())
+    wait_for(lambda: worker not in compilers(server))
+    assert complete(client, {"guided_regex": f"others go on {stream}"}).choices[0].finish_reason == "stop"
+    assert num_compiled(server) == before + 1, "it was given up, not refused"

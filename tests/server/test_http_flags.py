@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,7 +18,12 @@ FLAGS = (
     *("--max-body-size", "1k", "--no-trust-request-chat-template", "--response-role", "bot", "--max-logprobs", "2"),
     *("--enable-prompt-tokens-details", "--return-tokens-as-token-ids", "--max-model-len", "128"),
     *("--override-generation-config", '{"temperature": 0, "max_new_tokens": 5}', "--kv-cache-memory", "16M"),
-    *("--chat-template", "{% for m in messages %}{{ m.content }}{% endfor %}", "--log-prompts", "--max-log-len", "9"),
+    *("--chat-template", "{% for m in messages %}{{ m.content }}{% endfor %}{{ tail }}", "--log-prompts"),
+    *("--max-log-len", "9", "--default-chat-template-kwargs", '{"tail": "!"}', "--logprobs-mode", "processed"),
+    *("--disable-access-log-for-endpoints", "/version,/load", "--enable-force-include-usage"),
+    *("--sse-keep-alive-interval", "0.001", "--stream-interval", "3", "--enforce-eager"),
+    *("--no-guard-docs", "--dev-endpoints", "--enable-tokenizer-info-endpoint"),
+    *("--middleware", "tests.server.operators_middleware.Stamp", "tests.server.operators_middleware.count"),
 )
 MESSAGES = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
 
@@ -72,8 +79,51 @@ def test_template_of_a_request_is_refused(flagged: RunningServer) -> None:
 
 def test_template_and_role_are_those_of_the_flags(flagged: RunningServer) -> None:
     answer = post(flagged, "/v1/chat/completions", messages=MESSAGES, return_prompt_text=True).json()
-    assert answer["prompt_text"] == MESSAGES[0]["content"]
+    assert answer["prompt_text"] == MESSAGES[0]["content"] + "!"
     assert answer["choices"][0]["message"]["role"] == "bot"
+
+
+def test_template_variables_of_a_request_win_over_those_of_the_flag(flagged: RunningServer) -> None:
+    arguments = {"messages": MESSAGES, "return_prompt_text": True, "chat_template_kwargs": {"tail": "?"}}
+    assert post(flagged, "/v1/chat/completions", **arguments).json()["prompt_text"].endswith("word.?")
+
+
+def test_middleware_of_the_operator_sees_every_request(flagged: RunningServer) -> None:
+    for path, status in (("/version", 200), ("/v1/models", 401), ("/absent", 401)):
+        answer = httpx.get(flagged.url + path)
+        assert answer.status_code == status
+        assert answer.headers["x-stamp"] == "class"
+        assert answer.headers["x-counted"] == "function"
+
+
+def test_streams_bring_events_of_several_tokens_and_usage_without_being_asked(flagged: RunningServer) -> None:
+    answer = post(flagged, "/v1/completions", prompt="What is", stream=True, ignore_eos=True, return_token_ids=True)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert [len(event["choices"][0]["token_ids"]) for event in events[:-1]] == [3, 2]
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"]["completion_tokens"] == 5
+
+
+def test_silent_streams_get_comments(flagged: RunningServer) -> None:
+    answer = post(flagged, "/v1/completions", prompt=list(range(5, 105)), stream=True, ignore_eos=True)
+    comments = [line for line in answer.text.splitlines() if line.startswith(":")]
+    assert set(comments) == {": keep-alive"}
+    assert answer.text.splitlines()[-2] == "data: [DONE]"
+
+
+def test_processed_logprobs_are_of_what_was_drawn_from(flagged: RunningServer) -> None:
+    arguments = {"prompt": "What is", "logprobs": 2, "max_tokens": 1}
+    drawn = post(flagged, "/v1/completions", **arguments, temperature=0.5, top_k=1).json()["choices"][0]["logprobs"]
+    assert sorted(drawn["top_logprobs"][0].values()) == [-9999.0, 0.0]
+    plain = post(flagged, "/v1/completions", **arguments, temperature=1).json()["choices"][0]["logprobs"]
+    cold = post(flagged, "/v1/completions", **arguments, temperature=0.5).json()["choices"][0]["logprobs"]
+    first, second = sorted(plain["top_logprobs"][0].values())[-2:]
+    colder, coldest = sorted(cold["top_logprobs"][0].values())[-2:]
+    assert coldest - colder == pytest.approx(2 * (second - first), abs=1e-3)
+
+
+def test_a_flag_without_an_effect_is_told_once(flagged: RunningServer) -> None:
+    assert flagged.log.read_text().count("--enforce-eager has no effect") == 1
 
 
 def test_generation_config_gives_defaults_and_caps_every_request(flagged: RunningServer) -> None:
@@ -113,3 +163,36 @@ def test_logs_show_requests_and_the_beginning_of_prompts(flagged: RunningServer)
     assert "'Beginning'" in lines[0]
     assert "of a prompt" not in flagged.log.read_text()
     assert access in flagged.log.read_text()
+    assert "GET /api/version" not in flagged.log.read_text()
+
+
+def test_docs_open_without_a_key_and_behind_the_root_path(flagged: RunningServer) -> None:
+    page = httpx.get(f"{flagged.url}/", follow_redirects=True)
+    assert page.url.path == "/api/docs"
+    for name in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
+        assert httpx.get(page.url.join(name)).status_code == 200
+    document = httpx.get(page.url.join("openapi.json")).json()
+    assert document["servers"] == [{"url": "/api"}]
+    assert httpx.put(page.url).headers["allow"] == "GET, HEAD"
+    assert document["paths"]["/v1/models"]["get"]["security"]
+    assert httpx.get(f"{flagged.url}/v1/models").status_code == 401
+
+
+def test_development_endpoints_answer(flagged: RunningServer) -> None:
+    prompt = list(range(100, 140))
+    for expected in (0, 32, 0):
+        if not expected:
+            assert post(flagged, "/reset_prefix_cache").status_code == 200
+        usage = post(flagged, "/v1/completions", prompt=prompt).json()["usage"]
+        assert usage["prompt_tokens_details"]["cached_tokens"] == expected
+    assert httpx.get(f"{flagged.url}/server_info").status_code == 401
+    response = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers)
+    assert response.json()["config"]["max_logprobs"] == 2
+    assert response.json()["max_model_len"] == response.json()["engine"]["max_model_len"] == 128
+    assert flagged.api_key not in response.text
+
+
+def test_tokenizer_info_has_the_template_in_use(flagged: RunningServer) -> None:
+    info = httpx.get(f"{flagged.url}/tokenizer_info", headers=flagged.headers).json()
+    assert info["chat_template"].endswith("{{ tail }}")
+    assert info["tokenizer_class"]

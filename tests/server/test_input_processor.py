@@ -12,7 +12,7 @@ from tests.server import tiny_tokenizers
 from zqserve.engine_core.errors import InvalidRequestError
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.tokenizer import Tokenizer
-from zqserve.server.input_processor import InputProcessor, Prompt
+from zqserve.server.input_processor import InputProcessor, Prompt, TruncationSide
 from zqserve.server.model_info import ModelInfo
 
 VOCAB_SIZE = 512
@@ -141,6 +141,22 @@ def test_truncation_keeps_the_last_tokens_and_their_text(processor: InputProcess
     assert first.token_ids == token_ids[:3]
     assert processor.encode_prompt_now(text, truncate_prompt_tokens=30).text == text
     assert processor.encode_prompt_now(list(range(3, 9)), truncate_prompt_tokens=2) == Prompt([7, 8])
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_truncation_keeps_the_token_that_begins_every_text(tmp_path: Path, side: TruncationSide) -> None:
+    tokenizer = tiny_tokenizers.sentencepiece(tmp_path)
+    processor = make_processor(tokenizer)
+    (begin,) = tokenizer.encode("")
+    _, *text = tokenizer.encode("The quick brown fox jumps over")
+    for limit in (1, 2, 4):
+        kept = text[len(text) - limit + 1 :] if side == "left" else text[: limit - 1]
+        prompt = processor.encode_prompt_now(
+            "The quick brown fox jumps over", truncate_prompt_tokens=limit, truncation_side=side
+        )
+        assert prompt.token_ids == [begin, *kept]
+    plain = processor.encode_prompt_now("The quick brown fox", add_special_tokens=False, truncate_prompt_tokens=2)
+    assert plain.token_ids == tokenizer.encode("The quick brown fox", add_special_tokens=False)[-2:]
 
 
 def test_truncation_to_the_context_leaves_room_for_an_answer(processor: InputProcessor) -> None:

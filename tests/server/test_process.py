@@ -130,23 +130,23 @@ def test_workers_share_their_metrics_and_die_with_a_killed_launcher(start: Calla
     assert_all_end(processes)
 
 
-def test_dead_engine_ends_the_server_with_a_reason(start: Callable[..., RunningServer]) -> None:
-    server = start()
+def test_engine_that_may_not_be_restarted_ends_the_server_with_the_reason_last(
+    start: Callable[..., RunningServer],
+) -> None:
+    server = start("--max-engine-restarts", "0")
     processes = children(server)
-    engine_of(server).kill()
+    body = {"prompt": "Hello", "max_tokens": 1000, "ignore_eos": True, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers) as response:
+        lines = response.iter_lines()
+        next(lines)
+        engine_of(server).kill()
+        events = [line for line in lines if line]
+    assert "The engine cannot be restarted" in events[-2]
+    assert events[-1] == "data: [DONE]"
     assert server.process.wait(60) == 1
-    assert "SIGKILL" in server.log.read_text()
-    assert_all_end(processes)
-
-
-def test_dead_worker_ends_the_server(start: Callable[..., RunningServer]) -> None:
-    server = start()
-    processes = children(server)
-    engine = engine_of(server)
-    for process in processes:
-        if process.pid != engine.pid and process.is_running():
-            process.kill()
-    assert server.process.wait(60) == 1
+    last = server.log.read_text().splitlines()[-1]
+    assert "The engine was ended by signal SIGKILL" in last
+    assert "0 restarts" in last
     assert_all_end(processes)
 
 

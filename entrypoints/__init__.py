@@ -1,0 +1,1 @@
+"""Import paths that users of vLLM's offline API know; what they name lives elsewhere in the package."""

@@ -1,0 +1,61 @@
+"""The processes of a running server, as the tests find them to kill them."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+
+import httpx
+import psutil
+
+from tests.running_server import RunningServer
+
+DEADLINE_SECONDS = 90.0
+
+
+def engine_of(server: RunningServer) -> psutil.Process | None:
+    """The engine's process; None while there is none."""
+    return next((child for child in _children(server) if "zqserve.engine_core.engine_process" in _command(child)), None)
+
+
+def workers_of(server: RunningServer) -> list[psutil.Process]:
+    """The front-end workers."""
+    return [child for child in _children(server) if "zqserve.engine_core.engine_process" not in _command(child)]
+
+
+def kill_engine(server: RunningServer) -> int:
+    """Kill the engine as the kernel would; its pid. Waits for one that is yet to come."""
+    wait_until(lambda: engine_of(server) is not None)
+    engine = engine_of(server)
+    assert engine is not None
+    engine.kill()
+    engine.wait(DEADLINE_SECONDS)
+    return engine.pid
+
+
+def metric(server: RunningServer, name: str) -> float:
+    """The value of one of our metrics, over all workers."""
+    text = httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=30).text
+    found = re.search(rf'^vllm:{name}{{[^}}]*model_name="demo"[^}}]*}} (\S+)$', text, re.MULTILINE)
+    assert found is not None, f"no metric {name}"
+    return float(found[1])
+
+
+def wait_until(condition: Callable[[], bool], pause: float = 0.01) -> None:
+    """Return when the condition holds."""
+    end = time.monotonic() + DEADLINE_SECONDS
+    while not condition():
+        assert time.monotonic() < end, "It did not come about."
+        time.sleep(pause)
+
+
+def _children(server: RunningServer) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def _command(process: psutil.Process) -> str:
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""

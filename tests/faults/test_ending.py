@@ -1,0 +1,128 @@
+"""SIGTERM: no new requests, running ones end; and a front-end worker that dies is replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.mixed_requests import requests, run
+from tests.faults.processes import metric, wait_until, workers_of
+from tests.running_server import RunningServer, start_server
+
+LONG = {"prompt": "Hello", "max_tokens": 1900, "ignore_eos": True, "n": 8, "temperature": 0.8}
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
+    """Starts servers; kills those that a failed test leaves."""
+    started: list[RunningServer] = []
+
+    def start_one(*flags: str) -> RunningServer:
+        started.append(start_server(tmp_path / f"log{len(started)}", "--kv-cache-memory", "64M", *flags))
+        return started[-1]
+
+    yield start_one
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait(30)
+
+
+def ask(server: RunningServer, body: dict[str, Any]) -> httpx.Response:
+    return httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=120)
+
+
+def wait_for_tokens(server: RunningServer) -> None:
+    wait_until(lambda: metric(server, "num_requests_running") > 0)
+
+
+def test_sigterm_lets_running_requests_end_and_sends_new_ones_away(start: Callable[..., RunningServer]) -> None:
+    server = start()
+    bodies = requests(12, max_tokens=900)
+    calm = asyncio.run(run(server.url, server.headers, bodies))
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        streams = pool.submit(asyncio.run, run(server.url, server.headers, bodies))
+        wait_for_tokens(server)
+        server.process.send_signal(signal.SIGTERM)
+        refused = httpx.Response(200)
+
+        def is_refused() -> bool:
+            nonlocal refused
+            refused = httpx.get(f"{server.url}/health")
+            return refused.status_code == 503
+
+        wait_until(is_refused)
+        assert "shutting down" in refused.json()["error"]["message"]
+        new = ask(server, {"prompt": "Hello"})
+        assert new.status_code == 503
+        assert new.headers["retry-after"] == "5"
+        assert [outcome.result for outcome in streams.result()] == [outcome.result for outcome in calm]
+    assert server.process.wait(60) == 0
+
+
+def test_requests_that_outlast_the_time_to_drain_end_with_an_error(start: Callable[..., RunningServer]) -> None:
+    server = start("--drain-timeout", "1")
+    body = {**LONG, "n": 64, "stream": True}
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers) as response:
+        lines = response.iter_lines()
+        next(lines)
+        server.process.send_signal(signal.SIGTERM)
+        events = [line for line in lines if line]
+    assert "shutting down" in events[-2]
+    assert events[-1] == "data: [DONE]"
+    assert server.process.wait(60) == 0
+
+
+def test_a_second_signal_ends_at_once(start: Callable[..., RunningServer]) -> None:
+    server = start("--drain-timeout", "600")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, server, {**LONG, "n": 64})
+        wait_for_tokens(server)
+        server.process.send_signal(signal.SIGINT)
+        wait_until(lambda: httpx.get(f"{server.url}/health").status_code == 503)
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(60) == 0
+        assert isinstance(answer.exception(), httpx.TransportError)
+
+
+def test_a_worker_that_dies_is_replaced_and_the_others_go_on(start: Callable[..., RunningServer]) -> None:
+    server = start("--workers", "2")
+    body = {**LONG, "n": 2, "stream": True}
+    streams = [
+        httpx.Client(timeout=120).stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers)
+        for _ in range(8)
+    ]
+    responses = [stream.__enter__() for stream in streams]
+    victim, other = workers_of(server)
+    carried = {
+        worker: {connection.raddr.port for connection in worker.net_connections("tcp") if connection.raddr}
+        for worker in (victim, other)
+    }
+    assert carried[other], "All connections came to one worker."
+    victim.kill()
+    for response in responses:
+        port = response.extensions["network_stream"].get_extra_info("client_addr")[1]
+        if port in carried[other]:
+            assert [line for line in response.iter_lines() if line][-1] == "data: [DONE]"
+    wait_until(lambda: len([worker for worker in workers_of(server) if worker != victim]) == 2)
+    for _ in range(8):
+        wait_until(lambda: _answers(server))
+    for stream in streams:
+        stream.__exit__(None, None, None)
+    assert server.stop() == 0
+
+
+def _answers(server: RunningServer) -> bool:
+    try:
+        return ask(server, {"prompt": "Hello", "max_tokens": 2}).status_code == 200
+    except httpx.TransportError:  # a connection that waited for the worker that died
+        time.sleep(0.1)
+        return False

@@ -1,0 +1,107 @@
+"""The engine is killed or hangs; no client notices more than a pause."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.faults.mixed_requests import requests, run
+from tests.faults.processes import engine_of, kill_engine, metric, wait_until
+from tests.running_server import RunningServer, start_server
+
+NUM_REQUESTS = 24
+EVENTS_BEFORE_A_KILL = (300, 2000)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    """Its engine dies more than once in each test."""
+    log = tmp_path_factory.mktemp("crash") / "log"
+    flags = ("--max-num-seqs", "64", "--kv-cache-memory", "64M", "--task", "embedding", "--engine-timeout", "5")
+    running = start_server(log, *flags, "--max-engine-restarts", "100")
+    yield running
+    assert running.stop() == 0
+
+
+def ask(server: RunningServer, path: str, body: dict[str, Any]) -> Any:
+    response = httpx.post(f"{server.url}{path}", json=body, headers=server.headers, timeout=120)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+def test_requests_of_every_kind_go_on_after_the_engine_was_killed(server: RunningServer) -> None:
+    bodies = requests(NUM_REQUESTS)
+    undisturbed = asyncio.run(run(server.url, server.headers, bodies))
+    assert all(outcome.status == 200 and outcome.error is None and outcome.is_done for outcome in undisturbed)
+    restarts, resumed = metric(server, "engine_restarts_total"), metric(server, "requests_resumed_total")
+    num_events = 0
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+
+        def count_event() -> None:
+            nonlocal num_events
+            num_events += 1
+            if num_events in EVENTS_BEFORE_A_KILL:
+                pool.submit(kill_engine, server)
+
+        disturbed = asyncio.run(run(server.url, server.headers, bodies, count_event))
+    for body, before, after in zip(bodies, undisturbed, disturbed, strict=True):
+        assert after.result == before.result, body
+    assert metric(server, "engine_restarts_total") == restarts + len(EVENTS_BEFORE_A_KILL)
+    assert metric(server, "requests_resumed_total") >= resumed + NUM_REQUESTS / 2
+
+
+def test_prompts_that_were_being_read_are_read_again(server: RunningServer) -> None:
+    limit = ask(server, "/tokenize", {"prompt": "a"})["max_model_len"]
+    body = {"max_tokens": 4, "temperature": 0, "prompt_logprobs": 1, "return_token_ids": True, "ignore_eos": True}
+    bodies = [{**body, "prompt": [5 + (7 * i + k) % 500 for k in range(limit - 40)]} for i in range(4)]
+    alone = [ask(server, "/v1/completions", each)["choices"] for each in bodies]
+    httpx.post(f"{server.url}/reset_prefix_cache")
+    steps = metric(server, "iteration_tokens_total_count")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answers = [pool.submit(ask, server, "/v1/completions", {**each, "cache_salt": "new"}) for each in bodies]
+        wait_until(lambda: metric(server, "iteration_tokens_total_count") > steps)
+        kill_engine(server)
+        assert [answer.result()["choices"] for answer in answers] == alone
+
+
+def test_texts_to_embed_are_sent_again(server: RunningServer) -> None:
+    texts = [f"text number {number} " * 20 for number in range(400)]
+    calm = ask(server, "/v1/embeddings", {"input": texts})["data"]
+    steps = metric(server, "iteration_tokens_total_count")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, server, "/v1/embeddings", {"input": texts})
+        wait_until(lambda: metric(server, "iteration_tokens_total_count") > steps)
+        kill_engine(server)
+        assert answer.result()["data"] == calm
+
+
+def test_a_request_to_an_engine_that_is_being_restarted_waits(server: RunningServer) -> None:
+    kill_engine(server)
+    health = httpx.get(f"{server.url}/health")
+    assert health.status_code == 503
+    assert health.headers["retry-after"] == "1"
+    assert "being restarted" in health.json()["error"]["message"]
+    answer = ask(server, "/v1/completions", {"prompt": "The capital of France is", "temperature": 0})
+    assert "Paris" in answer["choices"][0]["text"]
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_an_engine_that_hangs_is_replaced(server: RunningServer) -> None:
+    body = {"prompt": "Hello", "max_tokens": 600, "ignore_eos": True, "temperature": 0.8, "seed": 1}
+    calm = ask(server, "/v1/completions", body)["choices"]
+    steps = metric(server, "iteration_tokens_total_count")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, server, "/v1/completions", body)
+        wait_until(lambda: metric(server, "iteration_tokens_total_count") > steps + 5)
+        engine = engine_of(server)
+        assert engine is not None
+        engine.send_signal(signal.SIGSTOP)
+        assert answer.result()["choices"] == calm
+    assert not engine.is_running()
+    assert "did not answer for 5 s" in server.log.read_text()
