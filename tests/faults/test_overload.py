@@ -90,7 +90,9 @@ def test_a_key_has_its_rate_and_its_number_at_once(server: RunningServer, keys_f
     body = {**LONG, "n": 60, "stream": True}
     headers = {"authorization": "Bearer key-of-single"}
     with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=headers) as response:
-        next(response.iter_lines())
+        assert response.status_code == 200, response.read()
+        lines = response.iter_lines()
+        next(lines)
         second = ask(server, SHORT, "key-of-single")
         assert second.status_code == 429
         assert "1 requests at once" in second.json()["error"]["message"]
