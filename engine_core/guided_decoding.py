@@ -36,6 +36,7 @@ from .jump_ahead import CONTEXT_TOKENS, JumpAhead
 from .messages import EngineRequest
 
 if TYPE_CHECKING:
+    from ..guided.configuration import Forced
     from ..guided.grammar import CompiledGrammar
     from ..guided.matcher import GrammarMatcher
     from ..guided.token_trie import Vocabulary
@@ -205,6 +206,7 @@ class Guide:
         self._min_tokens = params.min_tokens
         self._eos_ids = frozenset(message.eos_token_ids)
         self._stop_ids = frozenset(params.stop_token_ids or ())
+        self._end_ids = self._eos_ids | self._stop_ids
         self._ignores_eos = params.ignore_eos
         # Forced tokens are not scored, beams grow by one token at a time, and fields that forbid tokens must have
         # their say at each one.
@@ -252,12 +254,14 @@ class Guide:
 
     def follow_known(self, token_id: int) -> bool:
         """Read the token that was sampled if that costs a look-up; False if it takes `after_sampling`."""
-        # A token that is not allowed (-1: none was left) leads nowhere.
-        if token_id in self._eos_ids or token_id in self._stop_ids or not self._is_settled or self._matcher is None:
+        matcher = self._matcher
+        if not self._is_settled or matcher is None or token_id < 0 or token_id in self._end_ids:
             return False
-        if not self._matcher.advance_known(token_id, unforced=self._jumps):
+        if not matcher.advance_known(token_id, settled=self._jumps):
             return False
-        self._count(token_id)
+        self._num_followed += 1
+        if self._jumps:
+            self._context.append(token_id)
         return True
 
     @property
@@ -300,7 +304,7 @@ class Guide:
 
     def after_sampling(self, token_id: int, seconds: float) -> Move:
         """Read the token that was sampled, and say what follows it without a choice."""
-        if token_id in self._eos_ids or token_id in self._stop_ids:
+        if token_id in self._end_ids:
             return NOTHING  # it ends the output
         self._budget.allow(seconds)
         try:
@@ -359,12 +363,9 @@ class Guide:
         for token_id in token_ids:
             if not self._matcher.advance(token_id):
                 raise GrammarError("invalid", "the output so far does not match it.")
-            self._count(token_id)
-
-    def _count(self, token_id: int) -> None:
-        self._num_followed += 1
-        if self._jumps:
-            self._context.append(token_id)
+            self._num_followed += 1
+            if self._jumps:
+                self._context.append(token_id)
 
     def _without_choice(self) -> Move:
         """What follows the output without a choice: tokens, or its end."""
@@ -372,18 +373,26 @@ class Guide:
         assert matcher is not None
         if matcher.finished():
             return COMPLETE
-        move = self._forced_tokens(matcher) if self._jumps else NOTHING
-        self._is_settled = move is NOTHING
-        return move
+        if self._jumps:
+            forced = matcher.forced()
+            if forced.text:
+                move = self._forced_tokens(matcher, forced)
+                # What is left of the text now leaves a choice of tokens.
+                self._is_settled = not move.is_complete
+                return move
+            matcher.settle()
+        self._is_settled = True
+        return NOTHING
 
-    def _forced_tokens(self, matcher: GrammarMatcher) -> Move:
+    def _forced_tokens(self, matcher: GrammarMatcher, forced: Forced) -> Move:
         """Read the tokens of what the grammar forces."""
-        forced = matcher.forced_bytes()
-        loaded = self._shared.vocabulary if forced else None
-        if loaded is None:
+        loaded = self._shared.vocabulary
+        assert loaded is not None
+        if loaded.jump.is_open(*forced):
+            matcher.settle()
             return NOTHING
-        token_ids, num_certain = loaded.jump.tokens(tuple(self._context[-CONTEXT_TOKENS:]), forced)
         num_read = 0
+        token_ids = loaded.jump.tokens(tuple(self._context[-CONTEXT_TOKENS:]), *forced)
         try:
             for token_id in token_ids:
                 if token_id in self._eos_ids or not matcher.advance(token_id):
@@ -393,15 +402,13 @@ class Guide:
         except BudgetExceededError:
             matcher.rollback(num_read)
             raise
-        # At the very end no following text can change the last tokens.
-        num_kept = num_read if is_complete else min(num_certain, num_read)
-        matcher.rollback(num_read - num_kept)
-        if num_kept == 0:
+        if num_read == 0:
             return NOTHING
-        for token_id in token_ids[:num_kept]:
-            self._count(token_id)
-        self._shared.num_forced_tokens += num_kept
-        return Move(token_ids=token_ids[:num_kept], is_complete=is_complete)
+        token_ids = token_ids[:num_read]
+        self._num_followed += num_read
+        self._context += token_ids
+        self._shared.num_forced_tokens += num_read
+        return Move(token_ids=token_ids, is_complete=is_complete)
 
 
 def _bits(token_ids: Iterable[int]) -> list[tuple[int, np.uint32]]:

@@ -1,27 +1,29 @@
 """The tokens of text that a grammar forces: what the tokenizer would make of it, as far as that is certain.
 
 The model has learnt one way of cutting a text into tokens. So the forced bytes are encoded together with the text
-before them, and a token is taken only when it begins where the output ends and when no text that may follow could
-change it.
+before them, and a token is taken only when no text that may follow could change it.
 
 What can change is seen from the vocabulary. With any text behind it, a last token crosses the end of the known text, or
-none does. Where one begins at q, the known text from q on is the beginning of a longer token; and the tokens before q
-are those of the text before q alone, since a beginning of a tokenisation is the tokenisation of that beginning (in BPE
-and in Unigram models). What is common to all these cases is certain.
+none does. Where one begins at q, the known text from q on is the beginning of a longer token, which goes on with a byte
+that the grammar allows there; and the tokens before q are those of the text before q alone, since a beginning of a
+tokenisation is the tokenisation of that beginning (in BPE and in Unigram models). Cases in which no token begins where
+the output ends cannot be, as the output's tokens are chosen. What is common to all others is certain.
+
+Where none of the cases is left, the output was cut in a way of its own, by the sampling or where the prompt ends, and
+no tokens can mend that: the forced bytes are then cut as a text of their own.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 from .tokenizer import Tokenizer
 
 CONTEXT_TOKENS = 3
 """Output tokens that are encoded again in front of forced text."""
-MAX_FORCED_BYTES = 4096
-"""More is appended in later steps."""
 MAX_CACHED = 4096
 
 
@@ -34,51 +36,86 @@ class JumpAhead:
         self._token_bytes = token_bytes
         self._sorted = sorted({piece for piece in token_bytes if piece})
         self._longest = max(map(len, self._sorted), default=0)
-        self._known: OrderedDict[tuple[tuple[int, ...], bytes], tuple[list[int], int]] = OrderedDict()
+        self._known: OrderedDict[tuple[tuple[int, ...], bytes, bytes], list[int]] = OrderedDict()
+        self._next_bytes: OrderedDict[bytes, frozenset[int]] = OrderedDict()
+        """By the beginnings of tokens: the bytes with which these go on."""
 
-    def tokens(self, context: tuple[int, ...], forced: bytes) -> tuple[list[int], int]:
-        """The ids of forced bytes behind the output's last ids, and how many of them are certain whatever follows.
+    def tokens(self, context: tuple[int, ...], forced: bytes, then: bytes) -> list[int]:
+        """The ids of forced bytes, as many as are certain; they spell a beginning of `forced`.
 
-        Together the ids spell a beginning of `forced`; none where the tokenizer would not begin a token there.
+        Args:
+            context: the last tokens before.
+            forced: the bytes.
+            then: those that may come next behind them, in order.
         """
-        key = (context, forced)
+        key = (context, forced, then)
         answer = self._known.get(key)
         if answer is None:
-            answer = self._known[key] = self._encode(context, forced[:MAX_FORCED_BYTES])
-            if len(self._known) > MAX_CACHED:
-                self._known.popitem(last=False)
+            answer = self._encode(self._bytes_before(context), forced, then)
+            _keep(self._known, key, answer)
         return answer
 
-    def _encode(self, context: tuple[int, ...], forced: bytes) -> tuple[list[int], int]:
-        before = self._bytes_before(context)
-        forced = _without_broken_end(before + forced)[len(before) :]
-        before, text = _decoded(before, forced)
-        whole = self._ids(text)
-        # The tokens of the forced bytes are the last ones; a tokenizer may put a space in front of the first one.
-        first, num_bytes = len(whole), 0
-        while first > 0 and num_bytes < len(forced):
+    def is_open(self, forced: bytes, then: bytes) -> bool:
+        """Whether one token may hold all the forced bytes and more: then none of them are certain in any context."""
+        following = self._next_bytes.get(forced)
+        if following is None:
+            following = self._find_next_bytes(forced)
+            _keep(self._next_bytes, forced, following)
+        return not following.isdisjoint(then)
+
+    def _encode(self, before: bytes, forced: bytes, then: bytes) -> list[int]:
+        known = _without_broken_end(before + forced)
+        if len(known) < len(before + forced):
+            then = (before + forced)[len(known) : len(known) + 1]
+            forced = known[len(before) :]
+        if not forced or self.is_open(forced, then):
+            return []
+        ids = self._common_ids(before, forced, then)
+        if ids is None and before:
+            ids = self._common_ids(b"", forced, then)
+        return ids or []
+
+    def _common_ids(self, before: bytes, forced: bytes, then: bytes) -> list[int] | None:
+        """What is common to all ways to cut forced bytes; None if in each a token begins before them and ends in them.
+
+        `forced` does not end within a character, and is no beginning of a token that may come.
+        """
+        before = _readable(before, forced)
+        text = before + forced
+        common = self._ids_behind(before, text)
+        for length in range(1, min(self._longest, len(forced))):
+            if common == []:
+                break
+            if self.is_open(text[-length:], then):
+                ids = self._ids_behind(before, _without_broken_end(text[:-length]))
+                if ids is not None:
+                    common = ids if common is None else common[: _num_equal(common, ids)]
+        return common
+
+    def _ids_behind(self, before: bytes, text: bytes) -> list[int] | None:
+        """The last tokens of a text, those behind `before`; None where none of its tokens begins there."""
+        try:
+            ids = self._backend.encode(text.decode(), add_special_tokens=False).ids
+        except UnicodeDecodeError:  # forced bytes may be no text
+            return None
+        # From the end, as a tokenizer may put a space in front of the first one.
+        first, spelled = len(ids), b""
+        while first > 0 and len(spelled) < len(text) - len(before):
             first -= 1
-            num_bytes += len(self._token_bytes[whole[first]] or b"")
-        ids = whole[first:]
-        if num_bytes != len(forced) or b"".join(self._token_bytes[token_id] or b"" for token_id in ids) != forced:
-            return [], 0
-        return ids, self._num_certain(before + forced, whole, first) - first
+            spelled = (self._token_bytes[ids[first]] or b"") + spelled
+        return ids[first:] if spelled == text[len(before) :] else None
 
-    def _num_certain(self, text: bytes, whole: list[int], least: int) -> int:
-        """How many of the ids of a text stay whatever follows it; `least` for fewer."""
-        num_certain = len(whole)
-        for length in range(1, min(self._longest, len(text)) + 1):
-            if num_certain <= least:
-                return least
-            if self._is_extended(text[-length:]):
-                shorter = _without_broken_end(text[:-length]).decode()
-                num_certain = _num_equal(whole, self._ids(shorter), num_certain)
-        return max(num_certain, least)
-
-    def _is_extended(self, beginning: bytes) -> bool:
-        """Whether a token begins so and goes on."""
+    def _find_next_bytes(self, beginning: bytes) -> frozenset[int]:
+        """The bytes with which tokens go on that begin so."""
+        following: list[int] = []
         place = bisect_right(self._sorted, beginning)
-        return place < len(self._sorted) and self._sorted[place].startswith(beginning)
+        while place < len(self._sorted) and self._sorted[place].startswith(beginning):
+            byte = self._sorted[place][len(beginning)]
+            following.append(byte)
+            if byte == 255:
+                break
+            place = bisect_left(self._sorted, beginning + bytes((byte + 1,)), place)
+        return frozenset(following)
 
     def _bytes_before(self, context: tuple[int, ...]) -> bytes:
         """Text of the last ids, from behind the last special token."""
@@ -90,26 +127,24 @@ class JumpAhead:
             pieces.append(piece)
         return b"".join(reversed(pieces))
 
-    def _ids(self, text: str) -> list[int]:
-        return self._backend.encode(text, add_special_tokens=False).ids
 
-
-def _num_equal(first: list[int], second: list[int], limit: int) -> int:
-    for i in range(min(limit, len(second))):
-        if first[i] != second[i]:
+def _num_equal(first: list[int], second: list[int]) -> int:
+    for i, (one, other) in enumerate(zip(first, second, strict=False)):
+        if one != other:
             return i
-    return min(limit, len(second))
+    return min(len(first), len(second))
 
 
-def _decoded(before: bytes, forced: bytes) -> tuple[bytes, str]:
-    """As much of what stands before as is UTF-8 together with the forced bytes, and the text of both."""
+def _readable(before: bytes, forced: bytes) -> bytes:
+    """The end of what stands before, as much as is UTF-8 together with the forced bytes."""
     while True:
         try:
-            return before, (before + forced).decode()
+            (before + forced).decode()
+            return before
         except UnicodeDecodeError as error:
-            if error.start >= len(before):
-                return b"", ""  # forced bytes that are no text are not encoded
             before = before[error.start + 1 :]
+            if not before:
+                return b""
 
 
 def _without_broken_end(text: bytes) -> bytes:
@@ -120,3 +155,10 @@ def _without_broken_end(text: bytes) -> bytes:
             needed = 1 if lead < 0x80 else 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
             return text if length >= needed else text[:-length]
     return text
+
+
+def _keep(answers: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    """Add what was found out; the oldest makes room."""
+    answers[key] = value
+    if len(answers) > MAX_CACHED:
+        answers.popitem(last=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,19 +33,32 @@ class Frame:
         self.configurations: dict[int, Configuration] = {}
 
 
+class Forced(NamedTuple):
+    """What must come next.
+
+    `text`: the bytes, b"" if there is a choice at once. `then`: those that may come behind them, in order, and perhaps
+    some that turn out not to.
+    """
+
+    text: bytes
+    then: bytes
+
+
 class Configuration:
     """A row and a stack.
 
     `mask`, `accepting`, `forced` are None until they are known, and while they depend on the text before.
-    `only_end`: whether the mask allows end tokens alone. `following`: token to configuration.
+    `only_end`: whether the mask allows end tokens alone. `following`: token to configuration. `is_settled`: see
+    `GrammarMatcher.settle`.
     """
 
-    __slots__ = ("accepting", "following", "forced", "frame", "mask", "only_end", "row")
+    __slots__ = ("accepting", "following", "forced", "frame", "is_settled", "mask", "only_end", "row")
 
     def __init__(self, row: int, frame: Frame) -> None:
         self.row, self.frame = row, frame
         self.mask: Mask | None = None
         self.only_end: bool | None = None
         self.accepting: bool | None = None
-        self.forced: bytes | None = None
+        self.forced: Forced | None = None
+        self.is_settled = False
         self.following: dict[int, Configuration] = {}

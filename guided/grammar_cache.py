@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from .automaton_run import Run
 from .cells import COMPLETE
-from .configuration import Configuration, Frame, Mask, Starts
+from .configuration import Configuration, Forced, Frame, Mask, Starts
 from .mask_builder import DEPENDS_ON_STACK, DEPENDS_ON_TEXT, MaskBuilder, base_level
 from .pushdown import Pushdown
 from .remembered_texts import RememberedTexts
@@ -67,7 +67,7 @@ class GrammarCache:
         self, configuration: Configuration, starts: Starts, text: bytearray, token: int
     ) -> tuple[Configuration, Starts, bool] | None:
         """Where a token leads; None: nowhere. The last of the three: whether that is so whatever the text before."""
-        if self._num_configurations + len(self._frames) > MAX_CONFIGURATIONS:
+        if self._is_full:
             self._forget()
         run = Run(self, configuration.row, configuration.frame, starts, text, keeps=True)
         vocabulary, tables, counts = self.vocabulary, self.pushdown.tables, self.pushdown.counts
@@ -89,6 +89,20 @@ class GrammarCache:
         lasting = not run.depends_on_text and run.starts is starts
         return self._configuration(run.row, run.frame), run.starts, lasting
 
+    def step(self, configuration: Configuration, token: int) -> Configuration | None:
+        """Where a token leads whose bytes all lead from row to row; None for any other, which takes `run`."""
+        data, frame = self.vocabulary.tokens[token], configuration.frame
+        if not data or configuration.row == COMPLETE or self._is_full:
+            return None
+        tables = self.pushdown.tables
+        allowed = -1 if frame.parent is None else int(tables.return_allowed.values[frame.ret])
+        address = self.vocabulary.address_of(token)
+        place, *reached = take_steps(tables.addresses, configuration.row, allowed, address, 0, len(data))
+        if place < len(data):
+            return None
+        following = configuration.following[token] = self._configuration(self.pushdown.counts.row(*reached), frame)
+        return following
+
     def accepts(self, configuration: Configuration, starts: Starts, text: bytearray) -> bool:
         """Whether the text may end in a configuration."""
         row = configuration.row
@@ -101,39 +115,46 @@ class GrammarCache:
             configuration.accepting = accepts
         return accepts
 
-    def forced(self, configuration: Configuration, starts: Starts, text: bytearray) -> bytes:
+    def forced(self, configuration: Configuration, starts: Starts, text: bytearray) -> Forced:
         """What must come next."""
         run = Run(self, configuration.row, configuration.frame, starts, text)
         depends_on_text = False
-        while len(run.data) < MAX_FORCED_BYTES:
-            byte, uncertain = self._only_byte(run)
+        while True:
+            byte, then, uncertain = self._only_byte(run)
             depends_on_text |= uncertain
-            if byte is None:
+            if byte is None or len(run.data) == MAX_FORCED_BYTES:
                 break
             run.step(byte)
-        forced = bytes(run.data)
+        forced = Forced(bytes(run.data), then)
         if not depends_on_text:
             configuration.forced = forced
         return forced
 
-    def _only_byte(self, run: Run) -> tuple[int | None, bool]:
-        """The one byte that may follow (None: the text may end, or there is a choice); if that depends on the text."""
+    def _only_byte(self, run: Run) -> tuple[int | None, bytes, bool]:
+        """The one byte that may follow (None: the text may end, or there is a choice); all that might, in order; and
+        whether this depends on the text.
+        """
         at_end = run.copy()
-        possible: dict[int, None] = {}
+        possible: set[int] = set()
+        may_end = False
         for row in at_end.end_by_end():
             if row == COMPLETE:
-                return None, at_end.depends_on_text
-            possible.update(dict.fromkeys(self.pushdown.live_bytes(row)))
+                may_end = True
+            else:
+                possible.update(self.pushdown.live_bytes(row))
+        then = bytes(sorted(possible))
         only, depends_on_text = None, at_end.depends_on_text
-        for byte in possible:
+        if may_end:
+            return None, then, depends_on_text
+        for byte in then:
             trial = run.copy()
             alive = trial.step(byte)
             depends_on_text |= trial.depends_on_text
             if alive:
                 if only is not None:
-                    return None, depends_on_text
+                    return None, then, depends_on_text
                 only = byte
-        return only, depends_on_text
+        return only, then, depends_on_text
 
     def pushed(self, parent: Frame, ret: int, texts: RememberedTexts | None = None) -> Frame:
         """The stack with one more return state."""
@@ -145,13 +166,17 @@ class GrammarCache:
             self._frames.append(frame)
         return frame
 
+    @property
+    def _is_full(self) -> bool:
+        return self._num_configurations + len(self._frames) > MAX_CONFIGURATIONS
+
     def _configuration(self, row: int, frame: Frame) -> Configuration:
         configuration = frame.configurations.get(row)
         if configuration is None:
             configuration = frame.configurations[row] = Configuration(row, frame)
             if row == COMPLETE:
                 configuration.accepting, configuration.only_end = True, True
-                configuration.mask, configuration.forced = self.vocabulary.eos_mask, b""
+                configuration.mask, configuration.forced = self.vocabulary.eos_mask, Forced(b"", b"")
             self._num_configurations += 1
         return configuration
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from .configuration import Configuration, Mask, Starts
+from .configuration import Configuration, Forced, Mask, Starts
 from .grammar_cache import GrammarCache
 from .pushdown import Pushdown
 from .token_trie import Vocabulary
@@ -83,21 +83,26 @@ class GrammarMatcher:
         self._mask = None
         return True
 
-    def advance_known(self, token: int, *, unforced: bool) -> bool:
-        """Takes a token where that costs a look-up: it is known where it leads, and that more may follow there.
+    def advance_known(self, token: int, *, settled: bool) -> bool:
+        """Takes a token where that costs a look-up or two, and where it is known that more may follow.
 
         Args:
-            token: the token.
-            unforced: whether it must be known too that nothing is forced there.
+            token: one of the vocabulary's.
+            settled: whether it must lead to a place that was settled (see `settle`).
 
         Returns:
-            False, and nothing has changed, if any of this is not known or not so.
+            False, and nothing has changed, if it costs more, or if any of this is not known or not so.
         """
         configuration = self._configuration
         following = configuration.following.get(token)
-        if following is None or (following.accepting is not False and following.only_end is not False):
-            return False
-        if unforced and following.forced != b"":
+        if following is None:
+            following = self._cache.step(configuration, token)
+            if following is None:
+                return False
+        if settled:
+            if not following.is_settled:
+                return False
+        elif following.accepting is not False and following.only_end is not False:
             return False
         self._history.append((configuration, self._starts, len(self._text)))
         self._text += self.vocabulary.tokens[token]
@@ -150,10 +155,24 @@ class GrammarMatcher:
 
     def forced_bytes(self) -> bytes:
         """What must come next, as far as there is no choice; b"" if there is one, or if the text may end here."""
+        return self.forced().text
+
+    def forced(self) -> Forced:
+        """What must come next, and what may come behind it."""
         forced = self._configuration.forced
         if forced is None:
             forced = self._cache.forced(self._configuration, self._starts, self._text)
         return forced
+
+    def settle(self) -> None:
+        """Remember, for all outputs that come here, that nothing is left but to choose a token.
+
+        To be told by who has looked whether the text is finished and what is forced, and made nothing of it. What
+        depends on the text before is not remembered.
+        """
+        configuration = self._configuration
+        if configuration.forced is not None and (configuration.accepting is False or configuration.only_end is False):
+            configuration.is_settled = True
 
     def _make_mask(self) -> tuple[Mask, bool]:
         if self._mask is None:

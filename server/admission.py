@@ -107,7 +107,6 @@ class AdmissionMiddleware:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        await self._turnstile.wait()
         key: ApiKey = scope["state"].get("api_key", ANYONE)
         try:
             release = self._rate_limits.enter(key)
@@ -122,6 +121,7 @@ class AdmissionMiddleware:
             return
         _ticket.set(ticket)
         try:
+            await self._turnstile.wait()
             await self._app(scope, receive, send)
         finally:
             ticket.leave()

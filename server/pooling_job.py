@@ -47,7 +47,7 @@ class NotGenerating:
         advice = f"Ask POST {path}."
         if mode.architecture.endswith(("ForCausalLM", "LMHeadModel")):
             advice += " To generate with it as well, start the server with --runner generate --task embedding."
-        raise ApiError(400, f"{self._services.model_name} ({mode.architecture}) does not generate text here. {advice}")
+        raise ApiError(400, f"This model ({mode.architecture}) does not generate text here. {advice}")
 
 
 def check_task(services: Services, task: PoolingTask) -> None:
@@ -55,7 +55,7 @@ def check_task(services: Services, task: PoolingTask) -> None:
     mode = services.mode
     if task in mode.pooling_tasks:
         return
-    name = f"{services.model_name} ({mode.architecture})"
+    name = f"This model ({mode.architecture})"
     if mode.pooling is None:
         what = "embeddings" if task in ("embed", "token_embed") else "classes"
         advice = (

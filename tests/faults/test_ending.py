@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,9 +49,10 @@ def test_sigterm_lets_running_requests_end_and_sends_new_ones_away(start: Callab
     server = start()
     bodies = requests(12, max_tokens=900)
     calm = asyncio.run(run(server.url, server.headers, bodies))
+    has_begun = threading.Event()
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        streams = pool.submit(asyncio.run, run(server.url, server.headers, bodies))
-        wait_for_tokens(server)
+        streams = pool.submit(asyncio.run, run(server.url, server.headers, bodies, has_begun.set))
+        assert has_begun.wait(60)
         server.process.send_signal(signal.SIGTERM)
         refused = httpx.Response(200)
 
@@ -95,7 +97,7 @@ def test_a_second_signal_ends_at_once(start: Callable[..., RunningServer]) -> No
 
 def test_a_worker_that_dies_is_replaced_and_the_others_go_on(start: Callable[..., RunningServer]) -> None:
     server = start("--workers", "2")
-    body = {**LONG, "n": 2, "stream": True}
+    body = {**LONG, "max_tokens": 800, "n": 2, "stream": True}
     streams = [
         httpx.Client(timeout=120).stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers)
         for _ in range(8)

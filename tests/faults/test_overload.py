@@ -71,14 +71,19 @@ def test_requests_beyond_the_queue_are_sent_away_at_once(server: RunningServer) 
 
 def test_a_request_that_takes_too_long_is_ended(server: RunningServer) -> None:
     body = {**LONG, "n": 60}
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    stream = {**body, "stream": True}
+    with (
+        concurrent.futures.ThreadPoolExecutor() as pool,
+        httpx.stream("POST", f"{server.url}/v1/completions", json=stream, headers=server.headers) as response,
+    ):
+        lines = response.iter_lines()
+        next(lines)
         unary = pool.submit(ask, server, body)
-        streamed = ask(server, {**body, "stream": True})
-    assert unary.result().status_code == 504
-    assert "taken 8 s" in unary.result().json()["error"]["message"]
-    *_, last, done = [line for line in streamed.text.splitlines() if line]
+        *_, last, done = [line for line in lines if line]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == 504
     assert done == "data: [DONE]"
+    assert unary.result().status_code == 504
+    assert "taken 8 s" in unary.result().json()["error"]["message"]
     wait_until(lambda: is_idle(server))
 
 
