@@ -17,6 +17,7 @@ from .config import EngineConfig
 from .errors import UnsupportedModelError
 from .guided_decoding import GuidedDecoding
 from .host_runtime import tune_openmp
+from .memory_shortage import OUT_OF_MEMORY, run_in_parts
 from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
 from .pooling_messages import PoolingRequest
 from .request import Request
@@ -167,12 +168,13 @@ class EngineCore:
         return StopStrings(strings, self._guided.wait_for_vocabulary().token_bytes)
 
     def _execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult] | None:
-        """Run the model; None when it failed."""
+        """Run the model; None when it failed. A request for which the memory does not suffice fails alone."""
         try:
             self._forget_released()
-            results = self._runner.execute(scheduled)
+            results = run_in_parts(self._runner.execute, scheduled, lambda _: RequestResult([], error=OUT_OF_MEMORY))
             if len(results) != len(scheduled):
                 raise RuntimeError(f"{len(scheduled)} requests were scheduled, {len(results)} results came back.")
+            _fail_readers(scheduled, results, self._runner.block_size)
         except Exception:
             logger.exception("A step of %d requests failed; they are ended, the others go on.", len(scheduled))
             return None
@@ -223,3 +225,14 @@ class EngineCore:
         return (max_tokens is not None and num_output_tokens >= max_tokens) or len(
             message.prompt_token_ids
         ) + num_output_tokens >= self.max_model_len
+
+
+def _fail_readers(scheduled: list[ScheduledRequest], results: list[RequestResult], block_size: int) -> None:
+    """Fail those as well that have read a block which a failed request before them was to fill."""
+    missing: set[int] = set()
+    for work, result in zip(scheduled, results, strict=True):
+        request = work.request
+        if result.error is None and not missing.isdisjoint(request.block_ids):
+            result.error = OUT_OF_MEMORY
+        if result.error == OUT_OF_MEMORY:
+            missing.update(request.block_ids[request.num_computed_tokens // block_size :])

@@ -1,8 +1,8 @@
-"""The engine's process: `python -m zqserve.engine_core.engine_process`, started by the launcher.
+"""The engine's process, forked from a `fork_server`.
 
-Reads an `EngineProcessArgs` as JSON from standard input, loads the model, and then turns one loop: drain the
-socket, step, send each front-end what the step brought it. Idle, it sleeps in poll. It ends with exit code 0
-on SIGTERM and SIGINT, and dies with its parent. Importing this module does not bring torch.
+Loads the model and then turns one loop: drain the socket, step, send each front-end what the step brought it. Idle, it
+sleeps in poll. It ends with exit code 0 on SIGTERM and SIGINT, and dies with its parent. Importing this module does not
+bring torch.
 """
 
 from __future__ import annotations
@@ -14,18 +14,15 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
-import msgspec
 import zmq
 
 from .config import EngineConfig
 from .errors import UnsupportedModelError
-from .guided_decoding import load_loops
 from .log import configure_logging
 from .messages import (
     AbortRequests,
@@ -57,48 +54,37 @@ COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 
 @dataclass(frozen=True, kw_only=True)
 class EngineProcessArgs:
-    """What the launcher writes to the process's standard input, as JSON."""
+    """What the launcher says to the process."""
 
     config: EngineConfig
     address: str
     """Endpoint to bind, `ipc://` in a folder that only this user may enter."""
-    parent_pid: int | None = None
-    """The process to die with: the one whose main thread started this one."""
     log_level: str = "info"
     log_config_file: str | None = None
     """What says how to log instead of the level."""
     incarnation: int = 0
     """How many engines of this server came before it."""
-    pulse_pipe: int | None = None
-    """File descriptor, inherited, on which the loop shows that it turns; see `pulse`."""
 
 
-def main() -> int:
-    """Run the engine until a signal ends it; the exit code."""
-    signal.signal(signal.SIGTERM, _exit)
-    signal.signal(signal.SIGINT, _exit)
-    args = msgspec.json.decode(sys.stdin.buffer.read(), type=EngineProcessArgs)
+def run_engine(args: EngineProcessArgs, *, parent_pid: int, pulse_pipe: int | None = None) -> int:
+    """Run the engine in this process until a signal ends it; the exit code.
+
+    parent_pid: the process to die with. pulse_pipe: file descriptor on which the loop shows that it turns; see `pulse`.
+    """
+    begin_process(b"zqserve-engine", parent_pid)
     configure_logging(args.log_level, args.log_config_file)
-    if args.parent_pid is not None:
-        _die_with(args.parent_pid)
-    _name_process(b"zqserve-engine")
-
     context = zmq.Context()
     try:
         # Bound before the model loads, so that what front-ends say meanwhile waits here.
         socket = bind_socket(context, args.address)
-        # Beside the reading of the weights; whoever compiles them while streams run holds these up.
-        loops = threading.Thread(target=load_loops, name="loops", daemon=True)
-        loops.start()
         core = build_core(args.config)
-        loops.join()
         # What has been loaded stays: the collector need not look at it again.
         gc.collect()
         gc.freeze()
         # Little of what a step makes is cyclic, and the collector's default pace costs guided streams some percent.
         gc.set_threshold(*COLLECTOR_THRESHOLDS)
         core.prepare_guided_decoding(when_done=gc.freeze)
-        EngineServer(core, socket, Pulse(args.pulse_pipe), args.incarnation).run()
+        EngineServer(core, socket, Pulse(pulse_pipe), args.incarnation).run()
     except UnsupportedModelError as error:
         logger.error("%s", error)
         return 1
@@ -107,6 +93,14 @@ def main() -> int:
         return 1
     finally:
         context.destroy(linger=0)
+
+
+def begin_process(name: bytes, parent_pid: int) -> None:
+    """End at once on a signal and with the parent, and bear a name (at most 15 bytes) in `ps` and `top`."""
+    signal.signal(signal.SIGTERM, _exit)
+    signal.signal(signal.SIGINT, _exit)
+    _die_with(parent_pid)
+    _name_process(name)
 
 
 def bind_socket(
@@ -262,7 +256,6 @@ def _die_with(parent_pid: int) -> None:
 
 
 def _name_process(name: bytes) -> None:
-    """The name that `ps` and `top` show, at most 15 bytes."""
     pr_set_name = 15
     _prctl(pr_set_name, ctypes.create_string_buffer(name))
 
@@ -271,7 +264,3 @@ def _prctl(option: int, argument: ctypes.Array[ctypes.c_char] | int) -> None:
     """Linux only; elsewhere nothing happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(option, argument, 0, 0, 0)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -22,10 +22,10 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ from .jump_ahead import CONTEXT_TOKENS, JumpAhead
 from .messages import EngineRequest
 
 if TYPE_CHECKING:
-    from ..guided.configuration import Forced
+    from ..guided.configuration import Forced, Mask
     from ..guided.grammar import CompiledGrammar
     from ..guided.matcher import GrammarMatcher
     from ..guided.token_trie import Vocabulary
@@ -47,14 +47,10 @@ logger = logging.getLogger(__name__)
 
 MASKS_PER_TRIM = 64
 """New masks between two looks at how much memory all grammars take."""
-STEP_SECONDS = 0.004
-"""Time for all masks of a step together; who is not ready then sits the step out."""
-LEAST_SECONDS = 0.002
-"""Time for each mask that is tried: shorter tries bring too little forward."""
+END_SECONDS = 0.004
+"""Time to find out whether an output that cannot go on is complete."""
 LATE_BEFORE_PATIENCE = 8
-PATIENT_SECONDS = 0.008
-"""Time for a mask that is late for the so manieth time in a row, one in a step: nearly all work goes on where it
-stopped, but what is done in one piece must come to its end too."""
+"""A mask that is late for the so manieth time in a row is to have more time."""
 MAX_LATE_SECONDS = 10.0
 """Time that a request may spend on masks that were not ready within their step before it fails."""
 
@@ -193,6 +189,25 @@ READY = Move(is_ready=True)
 COMPLETE = Move(is_complete=True)
 
 
+class RowMask(NamedTuple):
+    """What may come next in one row of a step; the same for rows with the same parts."""
+
+    known: Mask
+    """What the grammar allows."""
+    endings: frozenset[int]
+    """Tokens that may end the output here."""
+    eos_as_text: frozenset[int]
+    """Tokens that may not be taken for the text that they have."""
+
+    def fill(self, mask: np.ndarray) -> None:
+        """Write it into uint32 words."""
+        mask[:] = self.known
+        for token_id in self.eos_as_text:
+            mask[token_id >> 5] &= ~np.uint32(1 << (token_id & 31))
+        for token_id in self.endings:
+            mask[token_id >> 5] |= np.uint32(1 << (token_id & 31))
+
+
 class Guide:
     """One output on its way through its grammar."""
 
@@ -217,16 +232,13 @@ class Guide:
             and not (params.logit_bias or params.allowed_token_ids or message.bad_words_token_ids)
         )
         self._matcher: GrammarMatcher | None = None
-        self._endings: list[tuple[int, np.uint32]] = []
-        """Tokens that may end the output, as words and bits of a mask."""
-        self._eos_as_text: list[tuple[int, np.uint32]] = []
+        self._endings: frozenset[int] = frozenset()
+        """Tokens that may end the output."""
+        self._eos_as_text: frozenset[int] = frozenset()
         """Tokens that end the output but have text too: they are never taken for it."""
         self._is_settled = False
         """Whether the output is read to its end and found to leave a choice."""
-        self._num_followed = 0
-        """Output tokens that the matcher has read."""
-        self._context = message.prompt_token_ids[-CONTEXT_TOKENS:]
-        """The last tokens up to there, and those before them."""
+        self._prompt_end = message.prompt_token_ids[-CONTEXT_TOKENS:]
         self._late_seconds = 0.0
         self._num_late = 0
         """How often in a row it was not ready."""
@@ -242,27 +254,24 @@ class Guide:
         if not self.follow_known(token_id):
             self._is_settled = False
 
-    def fill_known(self, request: Request, mask: np.ndarray) -> bool:
-        """Fill `mask` if that costs a look-up; False if it takes `before_sampling`."""
-        if not self._is_settled or self._matcher is None:
-            return False
-        known = self._matcher.known_mask()
-        if known is None:
-            return False
-        self._fill(mask, known, request, self._matcher)
-        return True
+    def known_mask(self, request: Request) -> RowMask | None:
+        """What may come next, if that costs a look-up; None if it takes `before_sampling`."""
+        matcher = self._matcher
+        if not self._is_settled or matcher is None:
+            return None
+        known = matcher.known_mask()
+        return None if known is None else self._row_mask(known, request, matcher)
 
     def follow_known(self, token_id: int) -> bool:
         """Read the token that was sampled if that costs a look-up; False if it takes `after_sampling`."""
         matcher = self._matcher
-        if not self._is_settled or matcher is None or token_id < 0 or token_id in self._end_ids:
-            return False
-        if not matcher.advance_known(token_id, settled=self._jumps):
-            return False
-        self._num_followed += 1
-        if self._jumps:
-            self._context.append(token_id)
-        return True
+        return (
+            self._is_settled
+            and matcher is not None
+            and token_id >= 0
+            and token_id not in self._end_ids
+            and matcher.advance_known(token_id, settled=self._jumps)
+        )
 
     @property
     def is_stuck(self) -> bool:
@@ -315,7 +324,7 @@ class Guide:
 
     def without_a_token(self) -> Move:
         """No token is left that both the grammar and the request's other fields allow."""
-        self._budget.allow(STEP_SECONDS)
+        self._budget.allow(END_SECONDS)
         with contextlib.suppress(BudgetExceededError, GrammarError):
             if self._matcher is not None and self._matcher.accepting():
                 return COMPLETE
@@ -326,21 +335,16 @@ class Guide:
         if matcher is None:
             return NOTHING
         if not self._is_settled:
-            self._follow(request.token_ids[request.num_prompt_tokens + self._num_followed :])
+            self._follow(request.token_ids[request.num_prompt_tokens + matcher.num_tokens :])
             move = self._without_choice()
             if move is not NOTHING:
                 return move
-        self._fill(mask, matcher.mask(), request, matcher)
+        self._row_mask(matcher.mask(), request, matcher).fill(mask)
         return READY
 
-    def _fill(self, mask: np.ndarray, known: np.ndarray, request: Request, matcher: GrammarMatcher) -> None:
-        """Make the mask of the request out of that of the grammar."""
-        mask[:] = known
-        for word, bit in self._eos_as_text:
-            mask[word] &= ~bit
-        if self._endings and request.num_output_tokens >= self._min_tokens and matcher.accepting():
-            for word, bit in self._endings:
-                mask[word] |= bit
+    def _row_mask(self, known: Mask, request: Request, matcher: GrammarMatcher) -> RowMask:
+        may_end = self._endings and request.num_output_tokens >= self._min_tokens and matcher.accepting()
+        return RowMask(known, self._endings if may_end else frozenset(), self._eos_as_text)
 
     def _begin(self) -> GrammarMatcher | None:
         """The matcher at the beginning of the output; None while the vocabulary is being loaded."""
@@ -351,8 +355,8 @@ class Guide:
 
         eos_ids = frozenset[int]() if self._ignores_eos else self._eos_ids
         silent_stop_ids = {token_id for token_id in self._stop_ids if not loaded.token_bytes[token_id]}
-        self._endings = _bits(eos_ids | silent_stop_ids)
-        self._eos_as_text = _bits(token_id for token_id in self._eos_ids if loaded.token_bytes[token_id])
+        self._endings = eos_ids | silent_stop_ids
+        self._eos_as_text = frozenset(token_id for token_id in self._eos_ids if loaded.token_bytes[token_id])
         self._matcher = GrammarMatcher(self._grammar, loaded.vocabulary)
         return self._matcher
 
@@ -363,9 +367,6 @@ class Guide:
         for token_id in token_ids:
             if not self._matcher.advance(token_id):
                 raise GrammarError("invalid", "the output so far does not match it.")
-            self._num_followed += 1
-            if self._jumps:
-                self._context.append(token_id)
 
     def _without_choice(self) -> Move:
         """What follows the output without a choice: tokens, or its end."""
@@ -392,7 +393,8 @@ class Guide:
             matcher.settle()
             return NOTHING
         num_read = 0
-        token_ids = loaded.jump.tokens(tuple(self._context[-CONTEXT_TOKENS:]), *forced)
+        context = [*self._prompt_end, *matcher.last_tokens(CONTEXT_TOKENS)]
+        token_ids = loaded.jump.tokens(tuple(context[-CONTEXT_TOKENS:]), *forced)
         try:
             for token_id in token_ids:
                 if token_id in self._eos_ids or not matcher.advance(token_id):
@@ -405,87 +407,5 @@ class Guide:
         if num_read == 0:
             return NOTHING
         token_ids = token_ids[:num_read]
-        self._num_followed += num_read
-        self._context += token_ids
         self._shared.num_forced_tokens += num_read
         return Move(token_ids=token_ids, is_complete=is_complete)
-
-
-def _bits(token_ids: Iterable[int]) -> list[tuple[int, np.uint32]]:
-    """The words of a mask and the bits in them that belong to tokens."""
-    return [(token_id >> 5, np.uint32(1 << (token_id & 31))) for token_id in token_ids]
-
-
-class GuidedStep:
-    """The masks of a step, for as many rows as an engine has."""
-
-    def __init__(self, vocab_size: int, max_num_seqs: int) -> None:
-        self._num_words = -(-vocab_size // 32)
-        self._max_num_seqs = max_num_seqs
-        self._words = np.zeros((0, 0), np.uint32)
-        self._masks: list[np.ndarray] = []
-        """The rows of `_words`, as long as a grammar's masks."""
-        self._turn = 0
-
-    def prepare(self, requests: Sequence[Request]) -> tuple[list[Move | None], np.ndarray]:
-        """What each request's guide says, None for requests without one; and the masks, uint32, a row a request.
-
-        The time of the step is shared: each takes at most an equal part of what is left (or LEAST_SECONDS), and who
-        comes first changes. When it is over, the others are not asked at all, so that no number of new masks holds up
-        the step.
-        """
-        self._make_room(len(requests))
-        moves: list[Move | None] = [None] * len(requests)
-        unknown: list[tuple[int, Guide]] = []
-        for i, request in enumerate(requests):
-            guide = request.guide
-            if guide is None:
-                continue
-            if guide.fill_known(request, self._masks[i]):
-                moves[i] = READY
-            else:
-                unknown.append((i, guide))
-        self._turn += 1
-        end = time.perf_counter() + STEP_SECONDS
-        is_patient = False
-        for number in range(len(unknown)):
-            i, guide = unknown[(number + self._turn) % len(unknown)]
-            left = end - time.perf_counter()
-            if left <= 0 and number:
-                moves[i] = guide.sit_out()
-                continue
-            seconds = min(STEP_SECONDS, max(LEAST_SECONDS, left / (len(unknown) - number)))
-            if guide.is_stuck and not is_patient:
-                is_patient, seconds = True, PATIENT_SECONDS
-            moves[i] = guide.before_sampling(requests[i], self._masks[i], seconds)
-        return moves, self._words
-
-    def follow(self, requests: Sequence[Request], token_ids: Sequence[int]) -> list[Move | None]:
-        """Tell the guides what was sampled, -1 for no token; what each of them says then, None without a guide."""
-        moves: list[Move | None] = [None] * len(requests)
-        unknown: list[tuple[int, Guide]] = []
-        for i, (request, token_id) in enumerate(zip(requests, token_ids, strict=True)):
-            guide = request.guide
-            if guide is None:
-                continue
-            if guide.follow_known(token_id):
-                moves[i] = NOTHING
-            else:
-                unknown.append((i, guide))
-        end = time.perf_counter() + STEP_SECONDS
-        for number, (i, guide) in enumerate(unknown):
-            token_id, left = token_ids[i], end - time.perf_counter()
-            if token_id < 0:
-                moves[i] = guide.without_a_token()
-            elif left <= 0 and number:
-                moves[i] = guide.put_off()
-            else:
-                moves[i] = guide.after_sampling(token_id, max(0.0, left) / (len(unknown) - number))
-        return moves
-
-    def _make_room(self, num_rows: int) -> None:
-        if len(self._words) < num_rows:
-            num_rows = min(self._max_num_seqs, max(8, 2 * num_rows))
-            # Pairs of words: the sampling kernel reads 64 bits at a time.
-            self._words = np.zeros((num_rows, self._num_words + self._num_words % 2), np.uint32)
-            self._masks = [row[: self._num_words] for row in self._words]

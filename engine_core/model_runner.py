@@ -22,7 +22,8 @@ from .config import EngineConfig
 from .context_length import context_length
 from .device import open_device
 from .errors import NO_TOKEN_LEFT
-from .guided_decoding import GuidedStep, Move
+from .guided_decoding import Move
+from .guided_step import GuidedStep, StepMasks
 from .messages import TokenLogprobs
 from .model_loader import load_model
 from .request import Request
@@ -83,8 +84,9 @@ class ModelRunner:
         request = item.request
         row = self._rows.get(request)
         if row is None:
-            row = self._rows[request] = self._free_rows.pop()
-            self._sampler.add(row, request)
+            row = self._free_rows[-1]
+            self._sampler.add(row, request)  # first: where memory runs out, it is called again
+            self._rows[request] = self._free_rows.pop()
         known, blocks = self._num_table_blocks[row], request.block_ids
         if item.copied_block is not None:
             known = 0  # a block that the table has was replaced
@@ -156,7 +158,7 @@ class ModelRunner:
             self._choose(logits[first:], scheduled, rows, sampling, masks, results)
         return results
 
-    def _masks(self, requests: list[Request]) -> tuple[list[Move | None], np.ndarray] | None:
+    def _masks(self, requests: list[Request]) -> StepMasks | None:
         """See `GuidedStep.prepare`; None where no request has a grammar."""
         if all(request.guide is None for request in requests):
             return None
@@ -168,20 +170,21 @@ class ModelRunner:
         scheduled: list[ScheduledRequest],
         rows: list[int],
         sampling: list[int],
-        masks: tuple[list[Move | None], np.ndarray] | None,
+        masks: StepMasks | None,
         results: list[RequestResult],
     ) -> None:
         """Put the next tokens of the requests numbered `sampling` into their results; a row of logits for each."""
         allowed = None
         if masks is not None:
-            moves, words = masks
-            ready = [k for k, move in enumerate(moves) if move is None or move.is_ready]
-            for i, move in zip(sampling, moves, strict=True):
-                if move is not None:
-                    _take_move(results[i], move)
+            ready: list[int] = []
+            for k, move in enumerate(masks.moves):
+                if move is None or move.is_ready:
+                    ready.append(k)
+                else:
+                    _take_move(results[sampling[k]], move)
             if not ready:
                 return
-            allowed = AllowedTokens(words, np.array([-1 if moves[k] is None else k for k in ready]))
+            allowed = AllowedTokens(masks.words, np.array([masks.row[k] for k in ready]))
             if len(ready) < len(sampling):
                 logits, sampling = logits[ready], [sampling[k] for k in ready]
         if any(scheduled[i].request.beams is not None for i in sampling):

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from .config import EngineConfig
 from .fair_share import Turns
+from .memory_shortage import OUT_OF_MEMORY, run_in_parts
 from .messages import EngineOutput
 from .pooling_messages import Pooled, PoolingRequest
 from .pooling_params import PoolingTask
@@ -109,7 +110,9 @@ class PoolingCore:
             return outputs
         now = time.time()
         try:
-            answers = self._runner.execute([waiting.message for waiting in batch])
+            answers = run_in_parts(
+                self._runner.execute, [waiting.message for waiting in batch], lambda _: OUT_OF_MEMORY
+            )
         except Exception:
             logger.exception("A step of %d texts failed; they are ended, the others go on.", len(batch))
             answers = ["The engine failed to compute this request."] * len(batch)

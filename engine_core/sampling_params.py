@@ -17,6 +17,11 @@ from .guided_params import GuidedDecodingParams, StructuredOutputsParams
 
 MAX_SAMPLES = 16_384
 MAX_STOP_STRINGS = 64
+MAX_STOP_CHARACTERS = 4096
+"""Of one stop string: text that may be the beginning of one is held back, and looked through at each token."""
+MAX_BAD_WORDS = 256
+MAX_BAD_WORD_CHARACTERS = 16_384
+"""Of all bad words together: they are tokenised while others wait, and looked through at each token."""
 MAX_LENGTH_PENALTY = 10.0
 INT64_MAX = 2**63 - 1
 
@@ -148,8 +153,12 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             raise InvalidRequestError("stop", f"stop takes at most {MAX_STOP_STRINGS} strings, got {len(stop)}.")
         if any(not text for text in stop):
             raise InvalidRequestError("stop", "stop must not hold an empty string.")
-        if any(not word for word in self.bad_words or ()):
-            raise InvalidRequestError("bad_words", "bad_words must not hold an empty string.")
+        longest = max(map(len, stop), default=0)
+        if longest > MAX_STOP_CHARACTERS:
+            raise InvalidRequestError(
+                "stop", f"A stop string has at most {MAX_STOP_CHARACTERS} characters, got one of {longest}."
+            )
+        self._check_bad_words()
         if stop and not self.detokenize:
             raise InvalidRequestError("stop", "stop strings need detokenize=True.")
         if self.max_tokens is not None:
@@ -173,6 +182,19 @@ class SamplingParams(msgspec.Struct, kw_only=True, omit_defaults=True):
             )
         if self.allowed_token_ids is not None and not self.allowed_token_ids:
             raise InvalidRequestError("allowed_token_ids", "allowed_token_ids must not be empty.")
+
+    def _check_bad_words(self) -> None:
+        words = self.bad_words or []
+        if any(not word for word in words):
+            raise InvalidRequestError("bad_words", "bad_words must not hold an empty string.")
+        if len(words) > MAX_BAD_WORDS:
+            raise InvalidRequestError("bad_words", f"bad_words takes at most {MAX_BAD_WORDS} words, got {len(words)}.")
+        num_characters = sum(map(len, words))
+        if num_characters > MAX_BAD_WORD_CHARACTERS:
+            raise InvalidRequestError(
+                "bad_words",
+                f"bad_words takes at most {MAX_BAD_WORD_CHARACTERS} characters in all, got {num_characters}.",
+            )
 
     def _refuse_unsupported(self) -> None:
         if self.logits_processors:

@@ -80,7 +80,9 @@ class Tokenizer:
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of ids; U+FFFD where they hold a part of a character. Ids outside of the vocabulary give nothing."""
         known = [token_id for token_id in token_ids if 0 <= token_id < self.vocab_size]
-        return self.backend.decode(known, skip_special_tokens=skip_special_tokens)
+        if len(known) < LONG_TEXT_CHARACTERS:
+            return self.backend.decode(known, skip_special_tokens=skip_special_tokens)
+        return self.backend.decode_batch([known], skip_special_tokens=skip_special_tokens)[0]
 
     def convert_ids_to_tokens(self, token_ids: Sequence[int]) -> list[str]:
         """The pieces as they stand in the vocabulary ("Ġthe"); "" for an id that is not in it."""

@@ -13,6 +13,9 @@ import msgspec
 from . import messages
 from .messages import PROTOCOL, FromEngine, ToEngine
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises over bytes that are no message; the second one where the name of its type is no text."""
+
 
 class WireError(ValueError):
     """Frames that are no message of this protocol version; the text says why."""
@@ -28,7 +31,7 @@ def unpack_to_engine(frames: Sequence[bytes]) -> ToEngine:
     payload = _payload(frames)
     try:
         return messages.decode_to_engine(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise WireError(f"undecodable message: {error}") from None
 
 
@@ -37,7 +40,7 @@ def unpack_from_engine(frames: Sequence[bytes]) -> FromEngine:
     payload = _payload(frames)
     try:
         return messages.decode_from_engine(payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNDECODABLE as error:
         raise WireError(f"undecodable message: {error}") from None
 
 

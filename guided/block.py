@@ -18,6 +18,7 @@ class Block:
         finals: int32[n]: the result of a row that is final, or -1.
         is_text: whether text loops in the first row, so that its characters can be counted.
         is_row: int32[n, 256]: 1 where the cell is a row.
+        arcs: (byte, row of the block) for the bytes that lead on from the first row.
     """
 
     name: str
@@ -25,6 +26,9 @@ class Block:
     finals: NDArray[np.int32]
     is_text: bool = False
     is_row: NDArray[np.int32] = field(init=False)
+    arcs: tuple[tuple[int, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "is_row", (self.cells >= 0).astype(np.int32))
+        arcs = tuple((byte, cell) for byte, cell in enumerate(self.cells[0].tolist()) if cell >= 0)
+        object.__setattr__(self, "arcs", arcs)

@@ -197,10 +197,13 @@ def object_clause(
     exists: tuple[KeyExists, ...] = (),
 ) -> ObjectClause | None:
     """The clause with one rule for each set of keys; None when it plainly contradicts itself."""
-    values: dict[Language, Schema] = {}
-    for keys, value in rules:
-        known = values.get(keys)
-        values[keys] = value if known is None else meet(known, value)
+    rules = tuple(rules)
+    values: dict[Language, Schema] = dict(rules)
+    if len(values) < len(rules):
+        values.clear()
+        for keys, value in rules:
+            known = values.get(keys)
+            values[keys] = value if known is None else meet(known, value)
     general = [keys for keys in values if not _is_one_name(keys)] if required else []
     return _consistent(order, values, general, required, min_properties, max_properties, dependent, exists)
 

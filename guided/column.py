@@ -46,7 +46,8 @@ class Column:
     def reserve(self, size: int) -> None:
         """Makes room for at least `size` values."""
         if size > len(self.values):
-            grown = np.full(max(2 * len(self.values), size), self._default, np.int32)
+            grown = np.empty(max(2 * len(self.values), size), np.int32)
+            grown[self.size :] = self._default
             grown[: self.size] = self.values[: self.size]
             self.values = grown
             self._addresses[self._slot] = address_of(grown)

@@ -48,11 +48,11 @@ class Configuration:
     """A row and a stack.
 
     `mask`, `accepting`, `forced` are None until they are known, and while they depend on the text before.
-    `only_end`: whether the mask allows end tokens alone. `following`: token to configuration. `is_settled`: see
-    `GrammarMatcher.settle`.
+    `only_end`: whether the mask allows end tokens alone. `following`: token to configuration. `loops`: once it
+    is known, 1 for each token that leads back here. `is_settled`: see `GrammarMatcher.settle`.
     """
 
-    __slots__ = ("accepting", "following", "forced", "frame", "is_settled", "mask", "only_end", "row")
+    __slots__ = ("accepting", "following", "forced", "frame", "is_settled", "loops", "mask", "only_end", "row")
 
     def __init__(self, row: int, frame: Frame) -> None:
         self.row, self.frame = row, frame
@@ -60,5 +60,6 @@ class Configuration:
         self.only_end: bool | None = None
         self.accepting: bool | None = None
         self.forced: Forced | None = None
+        self.loops: bytes | None = None
         self.is_settled = False
         self.following: dict[int, Configuration] = {}

@@ -21,7 +21,7 @@ from .choice import read_choice
 from .context_free import ContextFreeMachine
 from .errors import GrammarError
 from .json_machine import JsonMachine, JsonOptions
-from .json_schema import Schema, SchemaOptions, read_schema
+from .json_schema import Schema, SchemaOptions, is_shallow, read_schema
 from .json_whitespace import WhitespaceOptions
 from .language import JointAutomaton, Language
 from .pushdown import Pushdown
@@ -143,6 +143,7 @@ class _Schemas:
     def __init__(self, spec: GrammarSpec, pushdown: Pushdown) -> None:
         self._options = SchemaOptions(additional_properties=spec.additional_properties)
         self._budget = pushdown.budget
+        self._shallow = is_shallow(spec.text)
         whitespace = WhitespaceOptions("bounded" if spec.any_whitespace else "none")
         if spec.whitespace_pattern is not None:
             whitespace = WhitespaceOptions("pattern", spec.whitespace_pattern)
@@ -153,7 +154,7 @@ class _Schemas:
         if not isinstance(document, dict | bool):
             raise GrammarError("invalid", "a schema is an object, true or false", location=pointer)
         try:
-            schema = read_schema(document, options=self._options, budget=self._budget)
+            schema = read_schema(document, options=self._options, budget=self._budget, shallow=self._shallow)
             if not self.machine.satisfiable(schema):
                 raise GrammarError("unsatisfiable", "no JSON value satisfies this schema")
         except GrammarError as error:

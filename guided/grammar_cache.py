@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .automaton_run import Run
 from .cells import COMPLETE
 from .configuration import Configuration, Forced, Frame, Mask, Starts
 from .mask_builder import DEPENDS_ON_STACK, DEPENDS_ON_TEXT, MaskBuilder, base_level
 from .pushdown import Pushdown
 from .remembered_texts import RememberedTexts
-from .token_steps import take_steps
+from .token_steps import find_loops, take_steps
 from .token_trie import Vocabulary
 
 MASK_BYTES = 64 << 20
@@ -23,6 +25,8 @@ MASK_BYTES = 64 << 20
 MAX_CONFIGURATIONS = 100_000
 """Configurations and stacks that one grammar remembers before it forgets them all and starts anew."""
 MAX_FORCED_BYTES = 4096
+MANY_TOKENS = 128
+"""A configuration from which so many tokens are known to go on is one of free text: many more come back to it."""
 CONFIGURATION_BYTES = 700
 """Memory of a configuration or a stack, with its place in the tables, about."""
 MASK_OVERHEAD = 500
@@ -44,7 +48,7 @@ class GrammarCache:
         self.pushdown, self.vocabulary = pushdown, vocabulary
         self._empty = Frame(None, -1, 0, None)
         self._frames: list[Frame] = []
-        self._num_configurations = 0
+        self._num_configurations = self._num_loops = 0
         self.ended = self._configuration(COMPLETE, self._empty)
         self._masks: dict[Any, _CachedMask] = {}
         self._order: deque[Any] = deque()
@@ -91,16 +95,25 @@ class GrammarCache:
 
     def step(self, configuration: Configuration, token: int) -> Configuration | None:
         """Where a token leads whose bytes all lead from row to row; None for any other, which takes `run`."""
-        data, frame = self.vocabulary.tokens[token], configuration.frame
-        if not data or configuration.row == COMPLETE or self._is_full:
+        length, row, frame = len(self.vocabulary.tokens[token]), configuration.row, configuration.frame
+        if length == 0 or row == COMPLETE or self._is_full:
             return None
         tables = self.pushdown.tables
         allowed = -1 if frame.parent is None else int(tables.return_allowed.values[frame.ret])
         address = self.vocabulary.address_of(token)
-        place, *reached = take_steps(tables.addresses, configuration.row, allowed, address, 0, len(data))
-        if place < len(data):
+        place, inner, least, most, furthest = take_steps(tables.addresses, row, allowed, address, 0, length)
+        if place < length:
             return None
-        following = configuration.following[token] = self._configuration(self.pushdown.counts.row(*reached), frame)
+        if inner == row:
+            following = configuration
+            if configuration.loops is None and len(configuration.following) >= MANY_TOKENS:
+                loops = np.zeros(len(self.vocabulary.tokens), np.uint8)
+                find_loops(tables.addresses, row, allowed, *self.vocabulary.places, loops)
+                configuration.loops = loops.tobytes()
+                self._num_loops += 1
+        else:
+            following = self._configuration(self.pushdown.counts.row(inner, least, most, furthest), frame)
+        configuration.following[token] = following
         return following
 
     def accepts(self, configuration: Configuration, starts: Starts, text: bytearray) -> bool:
@@ -185,11 +198,12 @@ class GrammarCache:
         for frame in (self._empty, *self._frames):
             for configuration in frame.configurations.values():
                 configuration.following.clear()
+                configuration.loops = None
             frame.configurations.clear()
             frame.above.clear()
         for cached in self._masks.values():
             cached.users.clear()
-        self._frames, self._num_configurations = [], 0
+        self._frames, self._num_configurations, self._num_loops = [], 0, 0
 
     # Masks.
 
@@ -248,7 +262,8 @@ class GrammarCache:
     def num_bytes(self) -> int:
         """About how much memory the configurations and masks take."""
         masks = len(self._masks) * (4 * self.vocabulary.num_words + MASK_OVERHEAD)
-        return masks + (self._num_configurations + len(self._frames)) * CONFIGURATION_BYTES
+        loops = self._num_loops * len(self.vocabulary.tokens)
+        return masks + loops + (self._num_configurations + len(self._frames)) * CONFIGURATION_BYTES
 
     def forget(self) -> None:
         """Lets go of everything but what matchers hold; it is found again on need."""

@@ -30,6 +30,9 @@ REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 IN_PLACE = frozenset((*REFERENCES, "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies"))
 """Keywords that may declare properties of the same object."""
 
+_APPLYING = IN_PLACE | {"const", "enum", "not", "unevaluatedItems", "unevaluatedProperties"}
+"""Keywords one of which a subschema has that has applicators."""
+
 UNTOLD = frozenset(("additionalProperties", "unevaluatedProperties"))
 """Keywords that say what an object's other properties may be."""
 
@@ -46,6 +49,8 @@ def keywords_of(located: Located) -> dict[str, Any]:
 def applicators(located: Located) -> tuple[Schema, ...]:
     """The nodes that must hold beside the subschema's own assertions, in the order in which they are to be read."""
     memo = memo_of(located)
+    if memo.applicators is None and _APPLYING.isdisjoint(keywords_of(located)):
+        memo.applicators = ()
     if memo.applicators is None:
         memo.applicators = tuple(node for node in _applicators(located) if node is not EVERYTHING)
     return memo.applicators

@@ -11,12 +11,13 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 from .cells import DEAD
+from .json_entry import Entry
 from .json_repetition import value_key
 
 if TYPE_CHECKING:
     from .json_array_plan import ArrayPlan, ArrayState
     from .json_clauses import ArrayClause
-    from .json_machine import Entry, JsonMachine
+    from .json_machine import JsonMachine
     from .json_schema import Schema
     from .pushdown import Pushdown
 
@@ -48,8 +49,6 @@ class ArrayMachine:
 
     def entries(self) -> list[Entry]:
         """How an array begins; nothing if none of the clauses can be fulfilled."""
-        from .json_machine import Entry
-
         state = tuple((i, plan.initial) for i, plan in enumerate(self._plans) if plan.live(plan.initial))
         if not state:
             return []

@@ -6,16 +6,13 @@ with the `key_code` of the key, at the closing quote.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .byte_shapes import BACKSLASH, SHAPES
 from .json_keys import key_code
-from .text_lowering import QUOTE, JsonStringRows, any_string_block
 
 if TYPE_CHECKING:
     from .json_keys import KeySpace
     from .language import JointAutomaton
-    from .pushdown import Pushdown
 
 
 class KeyAutomaton:
@@ -151,37 +148,3 @@ class OpenKeyAutomaton:
             number = self._numbers[key] = len(self._states)
             self._states.append(key)
         return number
-
-
-class OpenKeyRows(JsonStringRows):
-    """The rows of an OpenKeyAutomaton: inside a string in which any text may come, but for a few characters."""
-
-    def __init__(self, pushdown: Pushdown, automaton: OpenKeyAutomaton) -> None:
-        super().__init__(pushdown, automaton)
-        self._keys = automaton
-        result = automaton.accepted(automaton.ANY_NAME)
-        any_name = self._rows[automaton.ANY_NAME] = pushdown.add_block(any_string_block(result))
-        self._any_name_cells = pushdown.tables.lines[pushdown.tables.row_line.values[any_name]].copy()
-
-    def expand_row(self, pushdown: Pushdown, row: int, key: Any) -> None:
-        """Sets the cells of one row. Keys of its own: ("escape", state), behind a backslash."""
-        if isinstance(key, int):
-            self._expand_state(row, key)
-        elif key[0] == "escape":
-            pushdown.set_arcs(row, self._arcs(*SHAPES.normal("escape", 0, self.automaton.arcs(key[1]))))
-        else:
-            super().expand_row(pushdown, row, key)
-
-    def _expand_state(self, row: int, state: int) -> None:
-        """A copy of the row in which any text may come, with the differences."""
-        pushdown = self.pushdown
-        changes = [(QUOTE, pushdown.pop(self.automaton.accepted(state)))]
-        for code, target in self._keys.children(state):
-            if not 0x20 <= code < 0x7F or code in (QUOTE, BACKSLASH):
-                super()._expand_state(row, state)
-                return
-            changes.append((code, self.row(target)))
-        if len(changes) > 1:
-            # A row of its own, though several states may lead on alike: hardly any of them is ever expanded.
-            changes.append((BACKSLASH, pushdown.new_row(self, ("escape", state))))
-        pushdown.set_own_cells(row, self._any_name_cells, changes)

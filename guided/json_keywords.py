@@ -38,7 +38,7 @@ from .json_patterns import (
     of_format,
     perhaps_matching,
 )
-from .json_references import CLOSED, escaped
+from .json_references import CLOSED, declared, escaped
 from .json_schema_nodes import EVERYTHING, NOTHING, Located, Schema, negation
 from .json_shapes import (
     ARRAY,
@@ -180,13 +180,13 @@ def _array(located: Located, words: dict[str, Any]) -> ArrayClause | None:
 
 def _object(located: Located, words: dict[str, Any], strings_of: StringsOf) -> ObjectClause | None:
     """What the object keywords demand; None: no object satisfies them."""
-    declared = words.get("properties", {})
-    rules = [KeyRule(literal(name), value) for name, value in _declared(located, declared) if value is not EVERYTHING]
+    named_values = declared(located)
+    rules = [KeyRule(literal(name), value) for name, value in named_values.items() if value is not EVERYTHING]
     for pattern, value in _patterned(located, words):
         rules.append(KeyRule(perhaps_matching(pattern), value))
     additional = _additional(located, words)
     if additional is not EVERYTHING:
-        named = literals(list(declared))
+        named = literals(list(named_values))
         for pattern in words.get("patternProperties", ()):
             named = named | matching(pattern)
         rules.append(KeyRule(~named, additional))
@@ -196,7 +196,7 @@ def _object(located: Located, words: dict[str, Any], strings_of: StringsOf) -> O
     required, dependent = frozenset(words.get("required", ())), _dependent(words)
     most = words.get("maxProperties")
     return object_clause(
-        tuple(declared),
+        tuple(named_values),
         rules,
         required,
         int(words.get("minProperties", 0)),
@@ -207,10 +207,10 @@ def _object(located: Located, words: dict[str, Any], strings_of: StringsOf) -> O
 
 def _not_object(located: Located, words: dict[str, Any], strings_of: StringsOf) -> tuple[ObjectClause, ...]:
     """Objects that fail one of the object keywords."""
-    declared = words.get("properties", {})
+    named_values = declared(located)
     required = dict.fromkeys(words.get("required", ()))
     clauses: list[ObjectClause | None] = []
-    for name, value in _declared(located, declared):
+    for name, value in named_values.items():
         if name in required:
             # Missing or wrong: if it is there, it is wrong.
             del required[name]
@@ -222,7 +222,7 @@ def _not_object(located: Located, words: dict[str, Any], strings_of: StringsOf) 
         clauses.append(object_clause(exists=(KeyExists(matching(pattern), negation(value)),)))
     additional = _additional(located, words)
     if additional is not EVERYTHING:
-        named = literals(list(declared))
+        named = literals(list(named_values))
         for pattern in words.get("patternProperties", ()):
             named = named | perhaps_matching(pattern)
         clauses.append(object_clause(exists=(KeyExists(~named, negation(additional)),)))
@@ -238,18 +238,18 @@ def _not_object(located: Located, words: dict[str, Any], strings_of: StringsOf) 
         for missing in sorted(wanted):
             clauses.append(object_clause(rules=(KeyRule(literal(missing), NOTHING),), required=frozenset((name,))))
     found = either_object(clause for clause in clauses if clause is not None)
-    return _told_apart(found, located, declared, words.get("required", ()))
+    return _told_apart(found, located, words.get("required", ()))
 
 
-def _told_apart(
-    clauses: tuple[ObjectClause, ...], located: Located, declared: dict[str, Any], required: list[str]
-) -> tuple[ObjectClause, ...]:
+def _told_apart(clauses: tuple[ObjectClause, ...], located: Located, required: list[str]) -> tuple[ObjectClause, ...]:
     """The same objects, but all clauses beside "the discriminator is wrong" say that it is right.
 
     So the negations of branches with different discriminators contradict each other in all clauses but one, and their
     product stays as short as their sum.
     """
-    for name, value in _declared(located, {name: declared[name] for name in required if name in declared}):
+    named_values = declared(located)
+    for name in required:
+        value = named_values.get(name, EVERYTHING)
         if not is_finite(value):
             continue
         wrong = object_clause(rules=(KeyRule(literal(name), negation(value)),))
@@ -259,16 +259,6 @@ def _told_apart(
         others = tuple(clause for clause in clauses if clause != wrong)
         return (wrong, *both_objects((right,), others, located.scope.store.budget))
     return clauses
-
-
-def _declared(located: Located, declared: dict[str, Any]) -> list[tuple[str, Schema]]:
-    subschema, pointer = located.scope.of_value().subschema, located.pointer
-    return [(name, subschema(value, f"{pointer}/properties/{escaped(name)}")) for name, value in declared.items()]
-
-
-def property_of(located: Located, name: str, value: Any) -> Schema:
-    """The node of one of the subschemas in `properties`."""
-    return located.scope.of_value().subschema(value, f"{located.pointer}/properties/{escaped(name)}")
 
 
 def _patterned(located: Located, words: dict[str, Any]) -> list[tuple[str, Schema]]:

@@ -16,12 +16,13 @@ No row is made from which the text could not be completed: a tracker exists only
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .cells import DEAD, SMALL_RESULTS
 from .choice_rows import add_choices
 from .errors import GrammarError
 from .json_array_machine import ArrayMachine
+from .json_entry import Entry
 from .json_keys import is_plain_name
 from .json_object_machine import ObjectMachine
 from .json_repetition import PLAIN_NUMBERS, check_repetition
@@ -60,14 +61,6 @@ class JsonOptions:
 
     any_order: bool = False
     whitespace: WhitespaceOptions = field(default_factory=WhitespaceOptions)
-
-
-class Entry(NamedTuple):
-    """One way in which a value begins: after `byte` (with `returns` pushed, the last on top) goes on in `row`."""
-
-    byte: int
-    returns: tuple[int, ...]
-    row: int
 
 
 class JsonMachine:
@@ -169,16 +162,21 @@ class JsonMachine:
     def _find_entries(self, goals: tuple[Schema, ...], fresh: int) -> list[Entry]:
         self.pushdown.budget.spend(5 * len(goals))
         values = [alternatives(goal) for goal in goals]
-        entries: list[Entry] = []
-        for text, attribute in ((b"null", "null"), (b"true", "true"), (b"false", "false")):
-            bits = sum(1 << bit for bit, value in enumerate(values) if getattr(value, attribute))
-            if bits:
-                entries.append(Entry(text[0], (), self._literal(text[1:], bits)))
-        strings = tuple(value.strings for value in values)
+        null = true = false = 0
+        for bit, value in enumerate(values):
+            null |= value.null << bit
+            true |= value.true << bit
+            false |= value.false << bit
+        entries = [
+            Entry(text[0], (), self._literal(text[1:], bits))
+            for text, bits in ((b"null", null), (b"true", true), (b"false", false))
+            if bits
+        ]
+        strings = tuple([value.strings for value in values])
         row = (fresh and self._scarce_string_row(strings, fresh)) or self._string_row(strings)
         if row != DEAD:
             entries.append(Entry(0x22, (), row))
-        numbers = tuple(value.numbers for value in values)
+        numbers = tuple([value.numbers for value in values])
         if fresh:
             numbers = tuple(language & PLAIN_NUMBERS for language in numbers)
         entries += self._number_entries(numbers)
@@ -246,8 +244,13 @@ class JsonMachine:
         if 1 << len(languages) > SMALL_RESULTS:
             return None
         every = Language.everything()
-        accepted = sum(1 << place for place, language in enumerate(languages) if language == every)
-        if all(language.is_nothing() or (accepted and language == every) for language in languages):
+        accepted, others = 0, False
+        for place, language in enumerate(languages):
+            if language == every:
+                accepted |= 1 << place
+            elif not language.is_nothing():
+                others = True
+        if not others:
             return self.pushdown.add_block(any_string_block(accepted)) if accepted else DEAD
         bits: dict[str, int] = {}
         for place, language in enumerate(languages):
@@ -263,15 +266,13 @@ class JsonMachine:
     def _number_entries(self, languages: tuple[Language, ...]) -> list[Entry]:
         entries = self._numbers.get(languages)
         if entries is None:
-            block = number_block(languages)
-            if block is None and all(language.is_nothing() for language in languages):
+            if all(map(Language.is_nothing, languages)):
                 entries = self._numbers[languages] = []
                 return entries
+            block = number_block(languages)
             if block is not None:
                 first = self.pushdown.add_block(block)
-                entries = self._numbers[languages] = [
-                    Entry(byte, (), first + cell) for byte, cell in enumerate(block.cells[0].tolist()) if cell >= 0
-                ]
+                entries = self._numbers[languages] = [Entry(byte, (), first + row) for byte, row in block.arcs]
                 return entries
             joint = self._joint(languages)
             entries = []
@@ -308,8 +309,11 @@ def _any_character(target: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _by_clause(clauses: Iterable[tuple[Clause, ...]]) -> tuple[tuple[Clause, int], ...]:
+    lists = tuple(clauses)
+    if len(lists) == 1 and len(lists[0]) < 2:
+        return tuple([(clause, 1) for clause in lists[0]])
     bits: dict[Clause, int] = {}
-    for bit, alternative in enumerate(clauses):
+    for bit, alternative in enumerate(lists):
         for clause in alternative:
             bits[clause] = bits.get(clause, 0) | 1 << bit
     return tuple(bits.items())

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .cells import DEAD
 from .choice_rows import add_choices
-from .choice_tree import ChoiceTree
-from .json_key_rows import KeyAutomaton, OpenKeyAutomaton, OpenKeyRows
-from .json_keys import key_code, key_of_code, spellings
+from .json_entry import Entry
+from .json_key_rows import KeyAutomaton, OpenKeyAutomaton
+from .json_keys import is_plain_name, key_code, key_of_code, spellings
 from .json_object_plan import bit_numbers
+from .json_plain_key_rows import PlainKeyRows
 from .language import JointAutomaton
 from .text_lowering import JsonStringRows
 
 if TYPE_CHECKING:
     from .choice_rows import Choices
     from .json_clauses import ObjectClause
-    from .json_machine import Entry, JsonMachine
+    from .json_machine import JsonMachine
     from .json_object_plan import ObjectPlan, ObjectState
     from .json_schema import Schema
     from .pushdown import Pushdown
@@ -66,16 +67,13 @@ class ObjectMachine:
         self._calls: dict[tuple[LevelState, int], _ValueCall] = {}
         self._choices: Choices | None = None
         self._spelled: list[list[tuple[bytes, int]]] = []
-        self._name_tree: ChoiceTree | None = None
-        """What the choices are being made of, as far as it has come."""
-        self._open_keys: tuple[OpenKeyAutomaton, OpenKeyRows] | None = None
+        self._plain_keys: PlainKeyRows | None = None
+        self._open_keys: tuple[OpenKeyAutomaton, JsonStringRows] | None = None
         self._keys: tuple[KeyAutomaton, JsonStringRows] | None = None
         self._additional: dict[tuple[int, ...], JointAutomaton] = {}
 
     def entries(self) -> list[Entry]:
         """How an object begins; nothing if none of the clauses can be fulfilled."""
-        from .json_machine import Entry
-
         trackers = tuple((i, plan.initial) for i, plan in enumerate(self._plans) if plan.live(plan.initial, 0))
         if not trackers:
             return []
@@ -148,28 +146,26 @@ class ObjectMachine:
 
     def _key_cell(self, state: LevelState) -> int:
         """The cell of the quote before a key; DEAD: no key may come."""
-        offered, classes = 0, set()
+        classes: set[int] = set()
+        for i, tracked in state.trackers:
+            classes.update(self._plans[i].offered_classes(tracked, state.seen))
+        if classes and not self._space.general:
+            return self._pushdown.push((self._return("key", state),), self._open_key_row())
+        offered = 0
         for i, tracked in state.trackers:
             offered |= self._plans[i].offered_names(tracked, state.seen)
-            classes.update(self._plans[i].offered_classes(tracked, state.seen))
-        if not classes:
-            if not offered:
-                return DEAD
-            return self._pushdown.push((self._name_return(state, offered),), self._name_choices().row)
-        return self._pushdown.push((self._return("key", state),), self._key_row(offered, tuple(sorted(classes))))
+        if classes:
+            return self._pushdown.push((self._return("key", state),), self._key_row(offered, tuple(sorted(classes))))
+        if not offered:
+            return DEAD
+        return self._pushdown.push((self._name_return(state, offered),), self._name_choices().row)
 
     def _is_offered(self, state: LevelState, number: int) -> bool:
         """Whether the property with this key may come next."""
-        return any(self._plans[i].offers(tracked, number, state.seen) for i, tracked in state.trackers)
+        return bool(self._call_of(state, number).goals)
 
     def _key_row(self, offered: int, classes: tuple[int, ...]) -> int:
         """The row behind the quote of a key which is one of the `offered` names or in one of the `classes`."""
-        if not self._space.general:
-            if self._open_keys is None:
-                automaton = OpenKeyAutomaton(self._space)
-                self._open_keys = automaton, OpenKeyRows(self._pushdown, automaton)
-            automaton, rows = self._open_keys
-            return rows.row(automaton.start)
         if self._keys is None:
             automaton = KeyAutomaton(self._space)
             self._keys = automaton, JsonStringRows(self._pushdown, automaton)
@@ -180,16 +176,28 @@ class ObjectMachine:
             additional = self._additional[classes] = JointAutomaton(languages, self._pushdown.budget)
         return rows.row(automaton.start(offered, additional, classes))
 
+    def _open_key_row(self) -> int:
+        """The row behind the quote of a key where any name may come."""
+        names = self._space.names
+        if self._plain_keys is None and is_plain_name("".join(names)):
+            coded = zip(names, map(key_code, range(len(names))), strict=True)
+            self._plain_keys = PlainKeyRows(self._pushdown, coded, key_code(-1))
+        if self._plain_keys is not None:
+            return self._plain_keys.start
+        if self._open_keys is None:
+            automaton = OpenKeyAutomaton(self._space)
+            self._open_keys = automaton, JsonStringRows(self._pushdown, automaton)
+        automaton, rows = self._open_keys
+        return rows.row(automaton.start)
+
     def _name_choices(self) -> Choices:
         if self._choices is None:
-            if self._name_tree is None:
-                for number in range(len(self._spelled), len(self._space.names)):
-                    self._pushdown.budget.spend()
-                    code = key_code(number)
-                    self._spelled.append([(text + b'":', code) for text in spellings(self._space.names[number])])
-                self._name_tree = ChoiceTree(text for texts in self._spelled for text in texts)
-            self._choices = add_choices(self._pushdown, self._name_tree)
-            self._name_tree, self._spelled = None, []
+            for number in range(len(self._spelled), len(self._space.names)):
+                self._pushdown.budget.spend()
+                code = key_code(number)
+                self._spelled.append([(text + b'":', code) for text in spellings(self._space.names[number])])
+            self._choices = add_choices(self._pushdown, (text for texts in self._spelled for text in texts))
+            self._spelled = []
         return self._choices
 
     def _name_return(self, state: LevelState, offered: int) -> int:
@@ -203,11 +211,16 @@ class ObjectMachine:
 
     def _value_cell(self, state: LevelState, key: int) -> int:
         """The cell of the colon: white space and the value are called."""
+        call = self._call_of(state, key)
+        return self._machine.after_whitespace((self._return("value", call),), call.goals)
+
+    def _call_of(self, state: LevelState, key: int) -> _ValueCall:
+        """The call of the value of a property; without goals if the property may not come."""
         code = (state, key)
         call = self._calls.get(code)
         if call is None:
             call = self._calls[code] = self._call(state, key)
-        return self._machine.after_whitespace((self._return("value", call),), call.goals)
+        return call
 
     def _call(self, state: LevelState, key: int) -> _ValueCall:
         options = [
@@ -216,12 +229,15 @@ class ObjectMachine:
             if self._plans[i].offers(tracked, key, state.seen)
             for wanted, after in self._plans[i].successors(tracked, key, state.seen)
         ]
+        seen = state.seen | 1 << key if key >= 0 else state.seen
+        if len(options) == 1:
+            ((wanted, tracker),) = options
+            return _ValueCall((wanted,), ((1, tracker),), seen)
         goals = self._machine.goals(wanted for wanted, _ in options)
         bit_of = {goal: 1 << bit for bit, goal in enumerate(goals)}
         bits: dict[tuple[int, ObjectState], int] = {}
         for wanted, tracker in options:
             bits[tracker] = bits.get(tracker, 0) | bit_of[wanted]
-        seen = state.seen | 1 << key if key >= 0 else state.seen
         return _ValueCall(goals, tuple((mask, tracker) for tracker, mask in bits.items()), seen)
 
     def _after_value(self, call: _ValueCall, result: int) -> LevelState:

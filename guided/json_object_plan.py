@@ -101,7 +101,7 @@ class ObjectPlan:
         offered = self._offered_names.get(key)
         if offered is None:
             before = self._satisfiability.provisional_answers
-            offered = self._find_offered_names(state, seen)
+            offered = self._find_offered_names(state, seen, self._all)
             if before == self._satisfiability.provisional_answers:
                 self._offered_names[key] = offered
         return offered
@@ -122,7 +122,10 @@ class ObjectPlan:
         """Whether a property `key` may come next."""
         if key < 0:
             return -1 - key in self.offered_classes(state, seen)
-        return bool(self.offered_names(state, seen) >> key & 1)
+        offered = self._offered_names.get((state, seen))
+        if offered is None:
+            offered = self._find_offered_names(state, seen, 1 << key)
+        return bool(offered >> key & 1)
 
     def successors(self, state: ObjectState, key: int, seen: int) -> Iterator[tuple[Schema, ObjectState]]:
         """The ways to go on with a property `key` (see `json_keys`): what its value must satisfy, and the state that
@@ -140,6 +143,12 @@ class ObjectPlan:
         if maximum is None and count > self.clause.min_properties:
             count = self.clause.min_properties
         value = self.value(key)
+        if not self.clause.exists:
+            self._satisfiability.budget.spend()
+            after = ObjectState(position, missing, count, state.found)
+            if self._satisfiability.satisfiable(value) and self._live_after(after, seen):
+                yield value, after
+            return
         on_key = [e for e in self._exists.on(key) if not state.found >> e & 1]
         for chosen in _subsets(on_key):
             self._satisfiability.budget.spend()
@@ -196,14 +205,14 @@ class ObjectPlan:
                 self._live[key] = known
         return known
 
-    def _find_offered_names(self, state: ObjectState, seen: int) -> int:
+    def _find_offered_names(self, state: ObjectState, seen: int, among: int) -> int:
         if self._ordered:
             in_order = self._from_position[state.position]
             first = self._first_missing(state)
             window = in_order | self._outside_order if first is None else in_order & ~self._from_position[first + 1]
         else:
             window = self._all
-        window &= ~seen
+        window &= among & ~seen
         maximum = self.clause.max_properties
         if maximum is not None and maximum - state.number <= state.missing.bit_count():
             window &= state.missing
@@ -327,11 +336,18 @@ class ObjectPlan:
         """Those of `names` that can have a value."""
         unknown = names & ~self._asked
         result = names & self._good
+        if not unknown:
+            return result
+        satisfiability = self._satisfiability
+        known = satisfiability.known
         for name in bit_numbers(unknown):
-            self._satisfiability.budget.spend(2)
-            before = self._satisfiability.provisional_answers
-            good = self._satisfiability.satisfiable(self.value(name))
-            if good or before == self._satisfiability.provisional_answers:
+            before = satisfiability.provisional_answers
+            value = self.value(name)
+            good = known.get(value)
+            if good is None:
+                satisfiability.budget.spend(2)
+                good = satisfiability.satisfiable(value)
+            if good or before == satisfiability.provisional_answers:
                 self._asked |= 1 << name
                 self._good |= good << name
             result |= good << name

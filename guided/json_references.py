@@ -13,7 +13,7 @@ from urllib.parse import unquote, urldefrag, urljoin
 
 from .errors import GrammarError
 from .json_drafts import ANNOTATIONS, ANY_DRAFT, Draft, draft_of, meta_schemas
-from .json_schema_nodes import EVERYTHING, NOTHING, Located, Schema, SchemaStore
+from .json_schema_nodes import EVERYTHING, NOTHING, Located, Schema, SchemaStore, memo_of
 
 RECURSIVE = "#recursive"
 """The name under which 2019-09's `$recursiveAnchor: true` is kept among the dynamic anchors."""
@@ -315,6 +315,16 @@ def identified(outer: Resource, identity: str, pointer: str, value: dict[str, An
     uri = urldefrag(urljoin(outer.uri, identity))[0]
     draft = draft_of(value) if "$schema" in value else outer.draft
     return Resource(uri, pointer, draft)
+
+
+def declared(located: Located) -> dict[str, Schema]:
+    """The nodes of the subschemas in `properties`, by name."""
+    memo = memo_of(located)
+    if memo.declared is None:
+        subschema, pointer = located.scope.of_value().subschema, f"{located.pointer}/properties/"
+        members = located.keywords.get("properties", {})
+        memo.declared = {name: subschema(value, pointer + escaped(name)) for name, value in members.items()}
+    return memo.declared
 
 
 def escaped(token: str) -> str:

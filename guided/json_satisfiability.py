@@ -14,8 +14,8 @@ from .errors import GrammarError
 from .json_array_plan import ArrayPlan
 from .json_drafts import ANNOTATIONS
 from .json_keys import KeySpace
-from .json_keywords import property_of
 from .json_object_plan import ObjectPlan
+from .json_references import declared
 from .json_repetition import value_key
 from .json_schema import EVERYTHING, alternatives, constant
 from .json_schema_nodes import Located
@@ -60,6 +60,7 @@ class Satisfiability:
         provisional_answers: how many answers so far were "no, as far as is known": an answer that was built on such a
             one must not be kept by whoever asked.
         budget: spent while looking.
+        known: the answers so far.
     """
 
     def __init__(self, budget: Budget, *, any_order: bool) -> None:
@@ -67,7 +68,7 @@ class Satisfiability:
         self.any_order = any_order
         self.provisional_answers = 0
         self._constants: dict[str, Schema] = {}
-        self._known: dict[Schema, bool] = {}
+        self.known: dict[Schema, bool] = {}
         self._object_plans: dict[tuple[ObjectClause, KeySpace], ObjectPlan] = {}
         self._lone_object_plans: dict[ObjectClause, ObjectPlan] = {}
         self._array_plans: dict[ArrayClause, ArrayPlan] = {}
@@ -78,11 +79,11 @@ class Satisfiability:
 
     def satisfiable(self, schema: Schema) -> bool:
         """Whether there is a JSON value that satisfies `schema` (and that the automaton can spell)."""
-        known = self._known.get(schema)
+        known = self.known.get(schema)
         if known is not None:
             return known
         if _is_obvious(schema):
-            self._known[schema] = True
+            self.known[schema] = True
             return True
         if not self._waiting:
             return self._solve(schema)
@@ -153,19 +154,19 @@ class Satisfiability:
         finally:
             self._waiting = {}
             self._assumed = {}
-        return self._known[schema]
+        return self.known[schema]
 
     def _settle(self, schema: Schema, answer: bool, depth: int, assumed_before: int) -> None:
         del self._waiting[schema]
         inside = list(self._assumed)[assumed_before:]
         if answer:
-            self._known[schema] = True
+            self.known[schema] = True
             for other in inside:
                 del self._assumed[other]
         elif self._lowest >= depth:
-            self._known[schema] = False
+            self.known[schema] = False
             for other in inside:
-                self._known[other] = False
+                self.known[other] = False
                 del self._assumed[other]
         else:
             self._assumed[schema] = self._lowest
@@ -203,9 +204,8 @@ def _is_obvious(schema: Schema, look: int = MAX_LOOK) -> bool:
     if kind == "string" and "enum" in others:
         return any(isinstance(value, str) and value.isascii() for value in words["enum"])
     if kind == "object" and "required" in others:
-        declared = words.get("properties", {})
+        values = declared(schema) if "properties" in words else {}
         return all(
-            name.isascii() and name in declared and _is_obvious(property_of(schema, name, declared[name]), look - 1)
-            for name in words["required"]
+            name.isascii() and name in values and _is_obvious(values[name], look - 1) for name in words["required"]
         )
     return isinstance(kind, str) and others <= _HARMLESS_ALONE.get(kind, frozenset())

@@ -71,6 +71,7 @@ __all__ = [
     "conjunction",
     "constant",
     "disjunction",
+    "is_shallow",
     "negation",
     "read_schema",
 ]
@@ -87,16 +88,19 @@ def read_schema(
     *,
     options: SchemaOptions | None = None,
     budget: Budget | None = None,
+    shallow: bool = False,
 ) -> Schema:
     """The schema of a document: JSON text, or what it decodes to (floats count as their shortest spelling).
+
+    Args:
+        shallow: the document is known not to be nested too deeply (`is_shallow`).
 
     Raises:
         GrammarError: the document is no JSON, malformed, refers to what it does not hold, or uses what we cannot
             enforce; with the JSON pointer and the keyword.
     """
-    shallow = False
     if isinstance(document, str | bytes):
-        shallow = _is_shallow(document)
+        shallow = is_shallow(document)
         try:
             document = _DECODER.decode(document)
         except (msgspec.DecodeError, UnicodeError) as error:
@@ -153,8 +157,8 @@ def strings_of(schema: Schema) -> Language:
     return alternatives(schema).strings
 
 
-def _is_shallow(text: str | bytes) -> bool:
-    """Whether the text has too few brackets to be nested too deeply."""
+def is_shallow(text: str | bytes) -> bool:
+    """Whether a JSON text has too few brackets to be nested too deeply."""
     if isinstance(text, str):
         return text.count("{") + text.count("[") <= MAX_DEPTH
     return text.count(b"{") + text.count(b"[") <= MAX_DEPTH

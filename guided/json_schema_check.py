@@ -13,7 +13,7 @@ from typing import Any
 from .errors import GrammarError
 from .json_drafts import ANY_DRAFT, DRAFT_4
 from .json_patterns import check_pattern, of_format
-from .json_references import SchemaDocument, escaped
+from .json_references import SchemaDocument, declared, escaped
 from .json_schema_nodes import Located, Schema
 from .json_shapes import TYPES
 from .number_constraints import exact
@@ -27,6 +27,7 @@ MAX_IN_PLACE = 50
 MAX_DIGITS = 400
 """Numbers with more digits, before or behind the decimal point, are refused."""
 
+_TEXT = frozenset((str,))
 _NUMBERS = (int, float, Decimal)
 
 _REFERENCES = frozenset(("$ref", "$dynamicRef", "$recursiveRef"))
@@ -65,9 +66,13 @@ def _look_through(document: SchemaDocument) -> bool:
         spend(len(node.keywords) + 2)
         for word, value in node.keywords.items():
             rule = _RULES.get(word)
-            if rule is None or word not in known:
+            if rule is None or word not in known or (rule is _type and type(value) is str and value in TYPES):
                 continue
-            if word in _REFERENCES:
+            if word == "properties":
+                if type(value) is not dict:
+                    raise _invalid("must be an object of schemas", f"{pointer}/properties")
+                children = declared(node).values()
+            elif word in _REFERENCES:
                 if word != "$ref" and not document.follows_dynamic_scope:
                     return False
                 children = [scope.resolve(word, value, pointer)]
@@ -197,7 +202,7 @@ def _name_lists(value: Any, place: str, node: Located) -> Children:
 
 
 def _names(value: Any, place: str, node: Located) -> Children:
-    if type(value) is not list or not all(type(name) is str for name in value):
+    if type(value) is not list or not _TEXT.issuperset(map(type, value)):
         raise _invalid("must be a list of property names", place)
     return []
 
@@ -215,6 +220,8 @@ def _type(value: Any, place: str, node: Located) -> Children:
 def _enum(value: Any, place: str, node: Located) -> Children:
     if type(value) is not list:
         raise _invalid("must be a list of values", place)
+    if _TEXT.issuperset(map(type, value)):
+        return []
     return _const(value, place, node)
 
 
@@ -321,7 +328,7 @@ _RULES: dict[str, Callable[[Any, str, Located], Children]] = {
     "pattern": _pattern,
     "patternProperties": _patterns,
     "prefixItems": _prefix,
-    "properties": _map,
+    "properties": _map,  # see `_look_through`
     "propertyNames": _one,
     "required": _names,
     "then": _one,

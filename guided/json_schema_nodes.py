@@ -68,11 +68,12 @@ class Schema:
 class Memo:
     """What was worked out about a node; each is None until then."""
 
-    __slots__ = ("alternatives", "applicators", "keywords", "shape", "simplified")
+    __slots__ = ("alternatives", "applicators", "declared", "keywords", "shape", "simplified")
 
     def __init__(self) -> None:
         self.alternatives: Alternatives | None = None
         self.keywords: dict[str, Any] | None = None
+        self.declared: dict[str, Schema] | None = None
         self.shape: tuple[int, int] | None = None
         self.applicators: tuple[Schema, ...] | None = None
         self.simplified: Schema | None = None
@@ -110,7 +111,10 @@ class Located(Schema):
     __slots__ = ("keywords", "pointer", "scope")
 
     def __init__(self, store: SchemaStore, keywords: dict[str, Any], scope: Scope, pointer: str) -> None:
-        super().__init__(store)
+        # Most of the nodes of most documents: without a call of the base class, which would set the same.
+        self.store = store
+        self.parts = ()
+        self.opposite = self.memo = None
         self.keywords = keywords
         self.scope = scope
         self.pointer = pointer

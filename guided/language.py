@@ -162,6 +162,8 @@ class Language:
             for part in member.parts if member.kind == "and" else (member,):
                 flat[part] = None
         flat.pop(_EVERYTHING, None)
+        if len(flat) == 1:
+            return next(iter(flat))
         flat = _joined_leaves(flat)
         if any(part.is_nothing() for part in flat):
             return _NOTHING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import compress
+
 import numpy as np
 
 from . import mask_walk as mw
@@ -25,29 +27,20 @@ def base_level(frame: Frame, remembering: Frame | None) -> int:
 
 
 class MaskBuilder:
-    """Builds masks for one grammar and vocabulary, in memory that it keeps for that."""
+    """Builds masks for one grammar and vocabulary."""
 
     def __init__(self, pushdown: Pushdown, vocabulary: Vocabulary) -> None:
         self._pushdown, self._vocabulary = pushdown, vocabulary
-        self._row_model = np.full(256, row_models.UNKNOWN_MODEL, np.int32)
+        self._row_model = np.empty(256, np.int32)
+        self._row_model.fill(row_models.UNKNOWN_MODEL)
         self._models = np.zeros((16, row_models.MODEL_SIZE), np.uint8)
         self._num_models = 0
         self._loop_of_model: list[int] = []
         self._slice_of_loop: dict[int, int] = {}
-        self._waiting = np.empty(2 * mw.MAX_SEGMENTS, np.int64)
         self._generation = vocabulary.slices.generation
-        self._levels = np.empty((trie_nodes.MAX_TOKEN_BYTES + 2, mw.LEVEL_SIZE), np.int32)
-        self._base = np.empty(64, np.int32)
-        self._cells = np.empty((1024, 2), np.int32)
-        self._fresh = np.zeros(256, np.uint8)
-        self._loops = np.zeros(128, np.uint8)
-        self._control = np.zeros(mw.CONTROL_SIZE, np.int64)
-        for place, array in (
-            *((mw.LEVELS, self._levels), (mw.BASE, self._base)),
-            *((mw.FRESH, self._fresh), (mw.WAITING, self._waiting)),
-        ):
-            self._control[place] = address_of(array)
-        self._publish()
+        self._memory = vocabulary.walk_memory
+        self._number = self._memory.new_user()
+        self._control = self._memory.control
 
     def mask(self, run: Run, row: int, accepting: bool, new: bool) -> tuple[Mask, bool, int, int]:
         """The mask where a run is.
@@ -74,6 +67,8 @@ class MaskBuilder:
         mask = np.zeros(self._vocabulary.num_words, np.uint32)
         control[mw.NODE], control[mw.END], control[mw.TRIE_SIZE] = 0, slices.trie_size, slices.trie_size
         control[mw.LOOKED], control[mw.FOUND], control[mw.SEGMENTS] = 0, 0, 0
+        if self._memory.user != self._number:
+            self._note_addresses()
         model = self._model_of(inner)
         number = NO_SLICE if model == row_models.NO_MODEL else int(self._models[model, 256])
         piece = trie_nodes.NO_PIECE if number == NO_SLICE else slices.piece(number, ROOT)
@@ -86,12 +81,12 @@ class MaskBuilder:
             control[mw.FOUND], control[mw.NODE] = most < 0 or ready.any(), slices.trie_size
             control[mw.SEGMENTS] = mw.add_piece(
                 *(self._models.reshape(-1), model, slices.nodes, 0, slices.trie_size, mask),
-                *(ready, slices.rests[piece], self._waiting, 0),
+                *(ready, slices.rests[piece], self._memory.waiting, 0),
                 *(slices.big_nodes, slices.piece_of[number], slices.masks),
             )
         control[mw.BASE_DEPTH], control[mw.BASE_KNOWN] = run.frame.depth, 0
-        self._levels[0] = inner, -1, 0, 0, 0, least, most
-        self._fresh.fill(new)
+        self._memory.levels[0] = inner, -1, 0, 0, 0, least, most
+        self._memory.fresh.fill(new)
         depends_on = self._walk(run, mask, new)
         if len(self._vocabulary.twins):
             trie_nodes.add_twins(mask, self._vocabulary.twins)
@@ -126,8 +121,7 @@ class MaskBuilder:
             elif needs == mw.NEEDS_BASE:
                 deepest = self._show_base(run.frame, deepest)
             elif needs == mw.NEEDS_CELLS:
-                self._cells = np.concatenate((self._cells, np.zeros_like(self._cells)))
-                self._publish()
+                self._memory.grow_cells()
             elif needs == mw.NEEDS_TEXT:
                 depends_on = max(depends_on, self._judge_text(run, mask, examined))
             elif needs == mw.NEEDS_MODEL:
@@ -146,13 +140,13 @@ class MaskBuilder:
         node = int(self._control[mw.NODE])
         packed = int(self._vocabulary.slices.nodes[node])
         depth = packed >> trie_nodes.DEPTH_SHIFT & trie_nodes.DEPTH_MASK
-        path = bytes(self._levels[1:depth, mw.BYTE].astype(np.uint8)) + bytes((packed & 0xFF,))
-        if depth > 1 and run.starts is not None and path[0] not in examined and not self._fresh[path[0]]:
+        path = bytes(self._memory.levels[1:depth, mw.BYTE].astype(np.uint8)) + bytes((packed & 0xFF,))
+        if depth > 1 and run.starts is not None and path[0] not in examined and not self._memory.fresh[path[0]]:
             # Often the first byte (which the text holds, as it ends behind it) says that the text is none of those
             # before: then the walk goes on by itself.
             examined.add(path[0])
             if self._is_new(run, path[:1]):
-                self._fresh[path[0]] = 1
+                self._memory.fresh[path[0]] = 1
                 return DEPENDS_ON_TEXT
         trial = run.copy()
         depends_on = DEPENDS_ON_STACK
@@ -187,28 +181,25 @@ class MaskBuilder:
             returns.append(frame.ret)
             assert frame.parent is not None
             frame = frame.parent
-        top = int(self._levels[depth - 1, mw.TOP])
-        while top + len(returns) > len(self._cells):
-            self._cells = np.concatenate((self._cells, np.zeros_like(self._cells)))
-            self._publish()
+        top = int(self._memory.levels[depth - 1, mw.TOP])
+        while top + len(returns) > len(self._memory.cells):
+            self._memory.grow_cells()
         stack = -1 - (run.frame.depth - reached.floor)
         for ret in reversed(returns):
-            self._cells[top] = stack, ret
+            self._memory.cells[top] = stack, ret
             stack = top
             top += 1
-        self._levels[depth] = reached.row, stack, top, 1, byte, 0, -1
+        self._memory.levels[depth] = reached.row, stack, top, 1, byte, 0, -1
 
     def _show_base(self, top: Frame, deepest: Frame | None) -> Frame | None:
         """Lets the walk see deeper into the stack: twice as deep as before. Returns the frame below the last shown."""
         known = int(self._control[mw.BASE_KNOWN])
         frame = top if known == 0 else deepest
         until = min(max(4, 2 * known), top.depth)
-        if until > len(self._base):
-            self._base = np.concatenate((self._base, np.zeros(until, np.int32)))
-            self._control[mw.BASE] = address_of(self._base)
+        self._memory.grow_base(until)
         for level in range(known, until):
             assert frame is not None
-            self._base[level] = base_level(frame, top.remembering)
+            self._memory.base[level] = base_level(frame, top.remembering)
             frame = frame.parent
         self._control[mw.BASE_KNOWN] = until
         return frame
@@ -225,7 +216,7 @@ class MaskBuilder:
         if row >= len(self._row_model):
             more = np.full(max(row + 1, len(self._row_model)), row_models.UNKNOWN_MODEL, np.int32)
             self._row_model = np.concatenate((self._row_model, more))
-            self._publish()
+            self._note_addresses()
         model = int(self._row_model[row])
         if model == row_models.UNKNOWN_MODEL:
             model = self._row_model[row] = self._find_model(row)
@@ -237,7 +228,7 @@ class MaskBuilder:
             pushdown.expand(row)
         if self._num_models == len(self._models):
             self._models = np.concatenate((self._models, np.zeros_like(self._models)))
-            self._publish()
+            self._note_addresses()
         differs = self._models[self._num_models]
         while (found := row_models.find_model(pushdown.tables.addresses, row, differs)) <= row_models.NEEDS_EXPANSION:
             pushdown.expand(row_models.NEEDS_EXPANSION - found)
@@ -257,21 +248,21 @@ class MaskBuilder:
         """The slice of a row in which text loops, or NO_SLICE."""
         pushdown = self._pushdown
         while (
-            kind := row_models.find_loop(pushdown.tables.addresses, loop, self._loops)
+            kind := row_models.find_loop(pushdown.tables.addresses, loop, self._memory.loops)
         ) <= row_models.NEEDS_EXPANSION:
             pushdown.expand(row_models.NEEDS_EXPANSION - kind)
         if kind == row_models.NOT_A_LOOP:
             self._slice_of_loop[loop] = NO_SLICE
             return NO_SLICE
-        loops = bytes(np.flatnonzero(self._loops).tolist())
+        loops = bytes(compress(range(128), self._memory.loops.tobytes()))
         number = self._vocabulary.slices.number_of(loops, kind == row_models.LOOPS_BEYOND_ASCII)
         if number != NO_SLICE:
             self._slice_of_loop[loop] = number
         return number
 
-    def _publish(self) -> None:
-        self._control[mw.CELLS] = address_of(self._cells)
-        self._control[mw.CELLS_SIZE] = len(self._cells)
+    def _note_addresses(self) -> None:
+        """Tells the walk where the models are."""
+        self._memory.user = self._number
         self._control[mw.ROW_MODEL] = address_of(self._row_model)
         self._control[mw.MODELS] = address_of(self._models)
         self._control[mw.NUM_ROWS] = len(self._row_model)

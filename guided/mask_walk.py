@@ -141,13 +141,15 @@ def walk(addresses, control, trie, mask, big_nodes, piece_of, rests, masks):
                 break
             else:
                 place = COMPACT - line
-                last = place + 2 * np.int64(compact[place])
-                place += 1
-                while place < last:
-                    if compact[place] == byte:
-                        cell = np.int64(compact[place + 1])
-                        break
+                last = place + 3 + 2 * np.int64(compact[place])
+                otherwise = np.int64(compact[place + 2])
+                place += 3
+                while place < last and compact[place] != byte:
                     place += 2
+                if place < last:
+                    cell = np.int64(compact[place + 1])
+                elif otherwise >= 0:
+                    cell = np.int64(lines[(otherwise << 8) + byte])
             if least > 0 or most >= 0:
                 if cell >= 0:
                     need = np.int64(row_need[cell])

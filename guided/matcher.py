@@ -35,15 +35,17 @@ class Grammar(Protocol):
 class GrammarMatcher:
     """One output under a grammar."""
 
-    __slots__ = ("_cache", "_configuration", "_history", "_mask", "_starts", "_text", "vocabulary")
+    __slots__ = ("_cache", "_configuration", "_history", "_mask", "_num_spelled", "_starts", "_text", "vocabulary")
 
     def __init__(self, grammar: Grammar, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
         self._cache = GrammarCache.of(grammar.pushdown, vocabulary)
         self._configuration, self._starts = self._cache.beginning()
-        self._text = bytearray()
         self._history: list[tuple[Configuration, Starts, int]] = []
-        """Before each token: the place, and the length of the output."""
+        """The tokens, and the place before each."""
+        self._text = bytearray()
+        self._num_spelled = 0
+        """The text of so many tokens: few grammars ever ask for it. See `_spelled`."""
         self._mask: tuple[Mask, bool] | None = None
         """The mask of this very place, where it depends on the text."""
 
@@ -52,8 +54,17 @@ class GrammarMatcher:
         other = object.__new__(GrammarMatcher)
         other.vocabulary, other._cache = self.vocabulary, self._cache
         other._configuration, other._starts, other._mask = self._configuration, self._starts, self._mask
-        other._text, other._history = bytearray(self._text), list(self._history)
+        other._history, other._text, other._num_spelled = list(self._history), bytearray(self._text), self._num_spelled
         return other
+
+    @property
+    def num_tokens(self) -> int:
+        """The length of the output."""
+        return len(self._history)
+
+    def last_tokens(self, count: int) -> list[int]:
+        """The last `count` tokens, or all if there are not so many."""
+        return [token for _, _, token in self._history[-count:]]
 
     def mask(self) -> Mask:
         """uint32[vocabulary.num_words]: bit t % 32 of word t // 32 is set if token t may come. Not to be written to.
@@ -77,8 +88,7 @@ class GrammarMatcher:
         following = configuration.following.get(token)
         if following is None:
             return self._advance_slowly(token)
-        self._history.append((configuration, self._starts, len(self._text)))
-        self._text += self.vocabulary.tokens[token]
+        self._history.append((configuration, self._starts, token))
         self._configuration = following
         self._mask = None
         return True
@@ -94,7 +104,8 @@ class GrammarMatcher:
             False, and nothing has changed, if it costs more, or if any of this is not known or not so.
         """
         configuration = self._configuration
-        following = configuration.following.get(token)
+        loops = configuration.loops
+        following = configuration if loops is not None and loops[token] else configuration.following.get(token)
         if following is None:
             following = self._cache.step(configuration, token)
             if following is None:
@@ -104,8 +115,7 @@ class GrammarMatcher:
                 return False
         elif following.accepting is not False and following.only_end is not False:
             return False
-        self._history.append((configuration, self._starts, len(self._text)))
-        self._text += self.vocabulary.tokens[token]
+        self._history.append((configuration, self._starts, token))
         self._configuration = following
         self._mask = None
         return True
@@ -133,15 +143,18 @@ class GrammarMatcher:
         if not 0 <= count <= len(self._history):
             raise ValueError(f"{count} tokens are to be taken back, but only {len(self._history)} were taken")
         if count:
-            self._configuration, self._starts, length = self._history[-count]
-            del self._history[-count:], self._text[length:]
+            self._configuration, self._starts, _ = self._history[-count]
+            for _, _, token in self._history[len(self._history) - count : self._num_spelled]:
+                del self._text[len(self._text) - len(self.vocabulary.tokens[token]) :]
+            del self._history[-count:]
+            self._num_spelled = min(self._num_spelled, len(self._history))
             self._mask = None
 
     def accepting(self) -> bool:
         """Whether the text may end here."""
         accepting = self._configuration.accepting
         if accepting is None:
-            accepting = self._cache.accepts(self._configuration, self._starts, self._text)
+            accepting = self._cache.accepts(self._configuration, self._starts, self._spelled())
         return accepting
 
     def finished(self) -> bool:
@@ -161,7 +174,7 @@ class GrammarMatcher:
         """What must come next, and what may come behind it."""
         forced = self._configuration.forced
         if forced is None:
-            forced = self._cache.forced(self._configuration, self._starts, self._text)
+            forced = self._cache.forced(self._configuration, self._starts, self._spelled())
         return forced
 
     def settle(self) -> None:
@@ -174,9 +187,16 @@ class GrammarMatcher:
         if configuration.forced is not None and (configuration.accepting is False or configuration.only_end is False):
             configuration.is_settled = True
 
+    def _spelled(self) -> bytearray:
+        """The output as text."""
+        for _, _, token in self._history[self._num_spelled :]:
+            self._text += self.vocabulary.tokens[token]
+        self._num_spelled = len(self._history)
+        return self._text
+
     def _make_mask(self) -> tuple[Mask, bool]:
         if self._mask is None:
-            mask = self._cache.mask(self._configuration, self._starts, self._text)
+            mask = self._cache.mask(self._configuration, self._starts, self._spelled())
             if self._configuration.mask is not None:
                 return mask
             self._mask = mask
@@ -192,13 +212,12 @@ class GrammarMatcher:
         else:
             if not self.vocabulary.tokens[token]:
                 return False
-            reached = self._cache.run(self._configuration, self._starts, self._text, token)
+            reached = self._cache.run(self._configuration, self._starts, self._spelled(), token)
             if reached is None:
                 return False
             following, starts, lasting = reached
         if lasting:
             self._configuration.following[token] = following
-        self._history.append((self._configuration, self._starts, len(self._text)))
-        self._text += self.vocabulary.tokens[token]
+        self._history.append((self._configuration, self._starts, token))
         self._configuration, self._starts, self._mask = following, starts, None
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from . import number_spelling
@@ -25,17 +26,21 @@ def exact(number: Any) -> Decimal:
 
 def numbers(keywords: dict[str, Any], only_integers: bool, draft: Draft) -> Language:
     """The spellings of the numbers that the keywords allow."""
-    language = number_spelling.number()
-    if only_integers:
-        language = _integers(draft)
-    for low, bound, exclusive in _bounds(keywords):
+    step = exact(keywords["multipleOf"]) if "multipleOf" in keywords else None
+    return _numbers(only_integers, draft, tuple(_bounds(keywords)), step)
+
+
+@lru_cache(maxsize=256)
+def _numbers(
+    only_integers: bool, draft: Draft, bounds: tuple[tuple[bool, Decimal, bool], ...], step: Decimal | None
+) -> Language:
+    language = _integers(draft) if only_integers else number_spelling.number()
+    for low, bound, exclusive in bounds:
         if low:
             language = language & number_spelling.at_least(bound, exclusive)
         else:
             language = language & number_spelling.at_most(bound, exclusive)
-    if "multipleOf" in keywords:
-        language = language & number_spelling.multiple_of(exact(keywords["multipleOf"]))
-    return language
+    return language if step is None else language & number_spelling.multiple_of(step)
 
 
 def not_numbers(keywords: dict[str, Any], only_integers: bool) -> Language:

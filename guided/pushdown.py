@@ -106,22 +106,27 @@ class Pushdown:
         self._unexpanded[row] = (owner, key)
         return row
 
+    def new_rows(self, owner: Any, key: Any, count: int) -> int:
+        """The first of so many rows in a row with the same key, which the owner tells apart by their numbers."""
+        first = self.tables.add_rows(count)
+        self._unexpanded.update(dict.fromkeys(range(first, first + count), (owner, key)))
+        return first
+
+    def await_rows(self, owner: Any, key: Any, rows: Iterable[int]) -> None:
+        """Rows that were added without an owner get one, who is asked for the content of all when one is needed."""
+        self._unexpanded.update(dict.fromkeys(rows, (owner, key)))
+
+    def drop_rows(self, rows: Iterable[int]) -> None:
+        """Takes such rows back, as their content is about to be set."""
+        for row in rows:
+            del self._unexpanded[row]
+
     def set_cells(self, row: int, cells: NDArray[np.int32] | Sequence[int]) -> None:
         """The 256 cells of a row: rows, DEAD, or codes of `push` and `pop`."""
         tables = self.tables
         line = tables.add_lines(1)
         tables.lines[line] = cells
         tables.row_line.values[row] = tables.intern_line(line)
-
-    def set_own_cells(self, row: int, cells: NDArray[np.int32], changes: Iterable[tuple[int, int]]) -> None:
-        """The same for a row that is like no other: 256 cells with (byte, cell) changes."""
-        tables = self.tables
-        line = tables.add_lines(1)
-        own = tables.lines[line]
-        own[:] = cells
-        for byte, cell in changes:
-            own[byte] = cell
-        tables.row_line.values[row] = line
 
     def set_arcs(self, row: int, arcs: Iterable[tuple[int, int, int]]) -> None:
         """The cells of a row as (first byte, last byte, cell); all other bytes are dead. Later arcs overwrite earlier.
@@ -131,7 +136,7 @@ class Pushdown:
         arcs, tables = tuple(arcs), self.tables
         if len(arcs) <= 4 and all(low == high for low, high, _ in arcs):
             cells_by_byte = {low: cell for low, _, cell in arcs}
-            flat = [len(cells_by_byte)]
+            flat = [len(cells_by_byte), -1, -1]
             for arc in cells_by_byte.items():
                 flat += arc
             tables.row_line.values[row] = COMPACT - tables.compact.extend(flat)
@@ -274,10 +279,11 @@ class Pushdown:
         if line == COUNTED:
             return self.counts.after(row, self.cell(self.counts.of(row)[0], byte))
         compact, place = tables.compact.values, COMPACT - line
-        for arc in range(place + 1, place + 1 + 2 * int(compact[place]), 2):
+        for arc in range(place + 3, place + 3 + 2 * int(compact[place]), 2):
             if compact[arc] == byte:
                 return int(compact[arc + 1])
-        return DEAD
+        otherwise = int(compact[place + 2])
+        return DEAD if otherwise < 0 else int(tables.lines[otherwise, byte])
 
     def live_bytes(self, row: int) -> list[int]:
         """The bytes that a row (expanded for that) takes."""
@@ -290,9 +296,18 @@ class Pushdown:
         if line == COUNTED:
             inner = self.counts.of(row)[0]
             return [byte for byte in self.live_bytes(inner) if self.cell(row, byte) != DEAD]
-        compact, place = tables.compact.values, COMPACT - line
-        arcs = compact[place + 1 : place + 1 + 2 * int(compact[place])].reshape(-1, 2).tolist()
-        return [byte for byte, cell in arcs if cell != DEAD]
+        arcs, otherwise = self.arcs(row)
+        alive = {byte for byte, cell in arcs if cell != DEAD}
+        if otherwise >= 0:
+            alive.update(set(self.live_bytes(otherwise)).difference([byte for byte, _ in arcs]))
+        return sorted(alive)
+
+    def arcs(self, row: int) -> tuple[list[list[int]], int]:
+        """The arcs of a compact row, [byte, cell] each, and the row that says what other bytes do (-1: they are
+        dead)."""
+        compact, place = self.tables.compact.values, COMPACT - int(self.tables.row_line.values[row])
+        arcs = compact[place + 3 : place + 3 + 2 * int(compact[place])].reshape(-1, 2).tolist()
+        return arcs, int(compact[place + 1])
 
     def final(self, row: int) -> int:
         """The number of the result with which a row (expanded for that) is final, or -1."""
@@ -310,7 +325,7 @@ class Pushdown:
         owner.expand_row(self, row, key)
         if self.tables.row_line.values[row] == UNEXPANDED:
             self.set_arcs(row, ())
-        del self._unexpanded[row]
+        self._unexpanded.pop(row, None)
         return int(self.tables.row_line.values[row])
 
     def resume(self, ret: int, result: int, *, repeated: bool = False) -> int:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .cells import DEAD, UNEXPANDED
-from .compiled_loops import LINES, ROW_FINAL, ROW_HIGH, ROW_LINE, compiled, i32
+from .cells import COMPACT, COUNTED, DEAD, UNEXPANDED
+from .compiled_loops import COMPACT_ARCS, LINES, ROW_FINAL, ROW_HIGH, ROW_LINE, compiled, i32
 from .utf8_reader import utf8_step
 
 MAX_EXCEPTIONS = 64
@@ -76,6 +76,8 @@ def find_model(addresses, row, differs):
     lines, row_line = i32(addresses[LINES]), i32(addresses[ROW_LINE])
     row_final, row_high = i32(addresses[ROW_FINAL]), i32(addresses[ROW_HIGH])
     line = np.int64(row_line[row])
+    if line <= COMPACT and line != COUNTED:
+        return _default_model(addresses, row, COMPACT - line, differs)
     if line < 0 or row_high[row]:
         return NO_MODEL
     line <<= 8
@@ -117,6 +119,25 @@ def find_model(addresses, row, differs):
         differs[byte] = not verdict or (cell == DEAD and not ends_alike)
         exceptions += differs[byte]
     return model if exceptions <= MAX_EXCEPTIONS else np.int64(NO_MODEL)
+
+
+@compiled
+def _default_model(addresses, row, place, differs):
+    """The model of the compact row at `place`: the row that says what its other bytes do."""
+    lines, row_line = i32(addresses[LINES]), i32(addresses[ROW_LINE])
+    row_final, row_high = i32(addresses[ROW_FINAL]), i32(addresses[ROW_HIGH])
+    compact = i32(addresses[COMPACT_ARCS])
+    model = np.int64(compact[place + 1])
+    if model < 0 or compact[place] > MAX_EXCEPTIONS:
+        return np.int64(NO_MODEL)
+    if row_high[row] or row_high[model] or row_final[row] != row_final[model]:
+        return np.int64(NO_MODEL)
+    other = np.int64(compact[place + 2]) << 8
+    differs[:256] = 0
+    for arc in range(place + 3, place + 3 + 2 * np.int64(compact[place]), 2):
+        byte = np.int64(compact[arc])
+        differs[byte] = not _same(row_line, row_final, row_high, np.int64(compact[arc + 1]), lines[other + byte])
+    return model
 
 
 NOT_A_LOOP, LOOPS, LOOPS_BEYOND_ASCII = range(3)

@@ -48,7 +48,8 @@ class Tables:
             is inside of included), plus INSIDE or BETWEEN.
         counted_rows: of the counted row n, at 4 * n: the row that it is like, how many characters must still come at
             least, how many may come (-1: any number), and the most that any row behind it needs.
-        compact: compact rows: the number of arcs, then byte and cell of each.
+        compact: compact rows: the number of arcs; the dense row that says what all other bytes do, and its line (-1:
+            these are dead); then byte and cell of each arc.
         push_row, push_first, push_count, push_returns: what each push cell does.
         return_kind, return_allowed: bits SCOPE and REMEMBERS; the place in `allowed` of the running count of allowed
             strings, or -1.

@@ -45,13 +45,15 @@ def take_steps(addresses, row, allowed_place, text, first, last):
             cell = np.int64(lines[(line << 8) + np.int64(data[place])])
         elif line != UNEXPANDED:
             entry = COMPACT - line
-            end = entry + 2 * np.int64(compact[entry])
-            entry += 1
-            while entry < end:
-                if compact[entry] == data[place]:
-                    cell = np.int64(compact[entry + 1])
-                    break
+            end = entry + 3 + 2 * np.int64(compact[entry])
+            otherwise = np.int64(compact[entry + 2])
+            entry += 3
+            while entry < end and compact[entry] != data[place]:
                 entry += 2
+            if entry < end:
+                cell = np.int64(compact[entry + 1])
+            elif otherwise >= 0:
+                cell = np.int64(lines[(otherwise << 8) + np.int64(data[place])])
         if cell < 0:
             break
         is_narrowed = allowed_place >= 0 and row_high[cell] > 0
@@ -68,3 +70,15 @@ def take_steps(addresses, row, allowed_place, text, first, last):
         row = cell
         place += 1
     return place, row, least, most, furthest
+
+
+@compiled
+def find_loops(addresses, row, allowed_place, texts, lengths, loops):
+    """Sets `loops` (uint8) to 1 for the tokens that lead from a row to itself, from row to row.
+
+    texts, lengths: int64, the address and the number of bytes of each token. The rest as for `take_steps`.
+    """
+    for token in range(len(lengths)):
+        length = lengths[token]
+        place, reached, _, _, _ = take_steps(addresses, row, allowed_place, texts[token], 0, length)
+        loops[token] = length > 0 and place == length and reached == row

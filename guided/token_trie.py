@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .slices import Slices
 from .trie_nodes import MAX_TOKEN_BYTES, NO_TOKEN, build_trie
+from .walk_memory import WalkMemory
 
 
 class Vocabulary:
@@ -25,7 +26,9 @@ class Vocabulary:
         eos_mask: uint32[num_words], the end tokens.
         longest: the bytes of the longest token.
         twins: int32[n, 2]: (a token in the trie, another token with the same bytes).
+        places: two int64[len(tokens)]: where the bytes of each token lie in memory, and how many they are.
         slices: the trie, and ready-made parts of masks.
+        walk_memory: to make masks in, one at a time.
     """
 
     def __init__(self, tokens: Sequence[bytes | None], eos_token_ids: Iterable[int]) -> None:
@@ -43,10 +46,12 @@ class Vocabulary:
         self.longest = max(map(len, self.tokens), default=0)
         nodes, self.twins = _build(self.tokens)
         self.slices = Slices(nodes, self.num_words)
+        self.walk_memory = WalkMemory()
         self._text = np.frombuffer(b"".join(self.tokens) or b"\0", np.uint8)
-        ends = np.cumsum([len(token) for token in self.tokens])
-        first = self._text.ctypes.data
-        self._addresses = array("q", (first + ends - [len(token) for token in self.tokens]).tolist())
+        lengths = np.array([len(token) for token in self.tokens], np.int64)
+        addresses = self._text.ctypes.data + np.cumsum(lengths) - lengths
+        self._addresses = array("q", addresses.tolist())
+        self.places = addresses, lengths
 
     def address_of(self, token: int) -> int:
         """Where the bytes of a token lie in memory."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from .common_languages import load_common_languages
 from .matcher import GrammarMatcher
 from .pushdown import Pushdown
 from .text_lowering import any_string_block
+from .token_steps import find_loops
 from .token_trie import Vocabulary
 from .trie_nodes import add_twins
 
@@ -30,3 +33,5 @@ def load_compiled_loops(vocabulary: Vocabulary) -> None:
         if text in vocabulary.tokens:
             matcher.advance(vocabulary.tokens.index(text))
     add_twins(mask, vocabulary.twins)
+    loops = np.zeros(len(vocabulary.tokens), np.uint8)
+    find_loops(pushdown.tables.addresses, pushdown.start_row, -1, *vocabulary.places, loops)

@@ -13,6 +13,7 @@ Between two kernels of a step the helpers spin for a moment; when nothing comes 
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import threading
 import weakref
@@ -88,8 +89,12 @@ class ThreadPool:
         self._run(self._state_pointer)
 
 
+@functools.cache
 def compile_kernel(function: Callable[..., None]) -> Any:
-    """Compile `function(args)` as a kernel; the machine code is cached on disk for the next start, where it can be."""
+    """Compile `function(args)` as a kernel, once; the machine code is kept on disk for the next start, where it can be.
+
+    Each layer of a model asks for its kernels, and even to read one from the disk takes some milliseconds.
+    """
     try:
         return cfunc(KERNEL_SIGNATURE, cache=True, error_model="numpy")(function)
     except RuntimeError as error:

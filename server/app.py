@@ -22,6 +22,7 @@ from ..engine_core.errors import EngineDeadError, InvalidRequestError, RequestFa
 from . import errors
 from .admission import AdmissionMiddleware
 from .auth import AuthMiddleware
+from .body_timeout import BodyTimeoutMiddleware
 from .client_watch import ClientWatchMiddleware
 from .config import ServerConfig
 from .custom_middleware import load_middleware
@@ -61,6 +62,7 @@ def create_app(config: ServerConfig, model_dir: str, folder: ServerFolder, statu
         finally:
             announcement.cancel()
             await services.grammar_compiler.close()
+            await services.template_renderer.close()
             await services.engine.close()
 
     routes = _routes(services)
@@ -110,6 +112,7 @@ def _middleware(services: Services, paths: list[str]) -> list[Middleware]:
             count_stalled=services.metrics.clients_stalled.inc,
         )
     )
+    middleware.append(Middleware(BodyTimeoutMiddleware, seconds=config.body_timeout))
     return middleware
 
 

@@ -16,6 +16,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
@@ -37,6 +38,12 @@ MAX_OPEN_REQUESTS = 2**16
 """Requests that one worker carries at once. It refuses what is too much itself (`admission`); were granian to hold it
 back, the probes would wait too.
 """
+HEADER_SECONDS = 30
+"""What the headers of a request may take, from the connection's first moment or the answer before; then it is closed.
+Version 2 of HTTP has no such limit here, so it is not spoken.
+"""
+MAX_HEADER_BYTES = 64 * 2**10
+"""Of one request; more is answered 431."""
 STOP_SECONDS = 5
 """What a worker has behind the time for running requests, before it is killed."""
 
@@ -56,7 +63,8 @@ def serve(config: ServerConfig, model_dir: str, folder: ServerFolder, status: Se
         interface=Interfaces.ASGI,
         workers=config.workers,
         loop=Loops.uvloop,
-        http=HTTPModes.auto,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000, max_buffer_size=MAX_HEADER_BYTES),
         websockets=False,
         backlog=BACKLOG,
         backpressure=MAX_OPEN_REQUESTS,

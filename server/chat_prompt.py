@@ -6,15 +6,16 @@ import asyncio
 from typing import Any
 
 from ..engine_core.errors import InvalidRequestError
+from .chat_template import render
 from .protocol.chat import ChatCompletionRequest
 from .protocol.tokenization import TokenizeChatRequest
 from .services import Services
 from .tool_choice import shown_tools
 
-INLINE_CHARS = 20_000
-"""Conversations up to about this long are rendered at once; longer ones in a thread."""
-CHARS_OF_TOOL = 500
-"""About how long a tool is."""
+INLINE_SIZE = 20_000
+"""Conversations up to about this size are rendered at once; longer ones in a thread."""
+SIZE_OF_VALUE = 20
+"""Of any value, beside the characters of texts."""
 
 
 async def render_chat_prompt(services: Services, request: ChatCompletionRequest | TokenizeChatRequest) -> str:
@@ -25,23 +26,23 @@ async def render_chat_prompt(services: Services, request: ChatCompletionRequest 
     if request.reasoning_effort is not None:
         template_kwargs.setdefault("reasoning_effort", request.reasoning_effort)
     tools = shown_tools(services.tools, request.tools, request.tool_choice)
-    num_chars = _num_chars(request.messages) + CHARS_OF_TOOL * len(tools or ())
-
-    def render() -> str:
-        return services.chat_template.render(
-            request.messages,
-            add_generation_prompt=generation_prompt_wanted(request),
-            continue_final_message=bool(request.continue_final_message),
-            tools=tools,
-            documents=request.documents,
-            chat_template=request.chat_template,
-            chat_template_kwargs=template_kwargs,
-        )
-
-    # A template of the request may loop for long; in a thread it delays the streams of others by no more than a slice.
-    if request.chat_template is None and num_chars <= INLINE_CHARS:
-        return render()
-    return await asyncio.to_thread(render)
+    rendering = services.chat_template.rendering(
+        request.messages,
+        add_generation_prompt=generation_prompt_wanted(request),
+        continue_final_message=bool(request.continue_final_message),
+        tools=tools,
+        documents=request.documents,
+        chat_template=request.chat_template,
+        chat_template_kwargs=template_kwargs,
+    )
+    try:
+        if rendering.comes_with_request:
+            return await services.template_renderer.render(rendering)
+        if is_longer(rendering.messages, INLINE_SIZE) or is_longer(rendering.variables, INLINE_SIZE):
+            return await asyncio.to_thread(render, rendering)
+        return render(rendering)
+    except RecursionError:
+        raise InvalidRequestError(None, "The request is nested too deeply.") from None
 
 
 def generation_prompt_wanted(request: ChatCompletionRequest | TokenizeChatRequest) -> bool:
@@ -63,7 +64,20 @@ def echoed_text(messages: list[dict[str, Any]], role: str) -> str:
     return content or ""
 
 
-def _num_chars(messages: list[dict[str, Any]]) -> int:
-    """About how long a conversation is; content of another form counts as long."""
-    contents = (message.get("content") for message in messages)
-    return sum(len(content) if isinstance(content, str) else INLINE_CHARS + 1 for content in contents if content)
+def is_longer(value: Any, limit: int) -> bool:
+    """Whether plain data takes more than `limit` characters, about. Looks at no more than that."""
+    size = 0
+    rest = [value]
+    while rest:
+        item = rest.pop()
+        size += SIZE_OF_VALUE
+        if isinstance(item, str):
+            size += len(item)
+        elif isinstance(item, dict | list):
+            size += SIZE_OF_VALUE * len(item)
+            if size > limit:
+                return True
+            rest.extend(item.values() if isinstance(item, dict) else item)
+        if size > limit:
+            return True
+    return False

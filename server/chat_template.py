@@ -1,23 +1,28 @@
 """From a conversation to the prompt's text, by the model's Jinja2 template.
 
-The chat endpoint and the offline `LLM.chat` render here and then tokenise the text without further special tokens.
-Whatever goes wrong in a template is an `InvalidRequestError`.
+The chat endpoint and the offline `LLM.chat` render here and then tokenise the text without further special tokens; for
+a template of a request, `template_worker.py` calls `render`. Whatever goes wrong in a template is an
+`InvalidRequestError`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jinja2
 from jinja2 import nodes
 
 from ..engine_core.errors import InvalidRequestError
-from ..engine_core.tokenizer import Tokenizer
+from . import template_sandbox
 from .conversation import template_messages
-from .template_sandbox import CACHED_TEMPLATES, compile_template, parse_template, plain, render
+from .template_sandbox import CACHED_TEMPLATES, compile_template, parse_template, plain
+
+if TYPE_CHECKING:
+    from ..engine_core.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +32,44 @@ MAX_TEMPLATE_CHARACTERS = 256 * 1024
 _CONTINUE_MARK = "CONTINUE_FINAL_MESSAGE_TAG "
 """Put behind the final message's text while it is rendered; the text is cut there, as transformers does. A template
 that strips messages strips the space."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendering:
+    """All that the text of a prompt depends on: plain data, so that another process can render it."""
+
+    source: str
+    """The text of the template."""
+    comes_with_request: bool
+    """Whether a stranger wrote it."""
+    content_format: ContentFormat
+    messages: list[dict[str, Any]]
+    variables: dict[str, Any]
+    """What else the template sees."""
+    continue_final_message: bool
+
+
+def render(rendering: Rendering) -> str:
+    """The text of the prompt. Raises `InvalidRequestError`.
+
+    Takes a millisecond or so; a long conversation is better rendered in a thread.
+    """
+    template, detected = _compile(rendering.source)
+    conversation = template_messages(
+        rendering.messages,
+        content_format=detected if rendering.content_format == "auto" else rendering.content_format,
+        knows_developer="developer" in rendering.source,
+    )
+    continued = _mark_final_message(conversation) if rendering.continue_final_message else None
+    variables = {name: plain(value) for name, value in rendering.variables.items()}
+    try:
+        text = template_sandbox.render(template, {**variables, "messages": conversation})
+    except MemoryError:
+        raise
+    except Exception as error:  # a template can run into any of Python's errors
+        param = "chat_template" if rendering.comes_with_request else "messages"
+        raise InvalidRequestError(param, f"The chat template failed: {str(error)[:500]}") from None
+    return text if continued is None else _cut_at_mark(text, continued)
 
 
 class ChatTemplate:
@@ -48,7 +91,11 @@ class ChatTemplate:
             except jinja2.TemplateError as error:
                 raise ValueError(f"The chat template is not valid Jinja2: {error}") from None
 
-    def render(
+    def render(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        """The text of the prompt; the options are those of `rendering`. Raises `InvalidRequestError`."""
+        return render(self.rendering(messages, **options))
+
+    def rendering(
         self,
         messages: list[dict[str, Any]],
         *,
@@ -59,42 +106,34 @@ class ChatTemplate:
         chat_template: str | None = None,
         content_format: ContentFormat = "auto",
         chat_template_kwargs: dict[str, Any] | None = None,
-    ) -> str:
-        """The text of the prompt.
+    ) -> Rendering:
+        """What is to be rendered.
 
         `chat_template` is the text of another template, or the name of one of the model's. `content_format` wins over
         the one that this object was made with.
         `continue_final_message` and `add_generation_prompt` exclude each other: the answer either goes on with the
-        final message or begins a new one. Raises `InvalidRequestError`. Takes a millisecond or so; a long conversation
-        is better rendered in a thread.
+        final message or begins a new one. Raises `InvalidRequestError`.
         """
         if continue_final_message and add_generation_prompt:
             raise InvalidRequestError(
                 "continue_final_message",
                 "continue_final_message needs add_generation_prompt to be false: the answer goes on with the message.",
             )
-        param = "messages" if chat_template is None else "chat_template"
         source = self._choose(chat_template, has_tools=bool(tools))
-        template, detected = self._compile(source)
-        conversation = template_messages(
-            messages,
-            content_format=detected if content_format == "auto" else content_format,
-            knows_developer="developer" in source,
+        return Rendering(
+            source=source,
+            comes_with_request=source not in self._templates.values(),
+            content_format=self._content_format if content_format == "auto" else content_format,
+            messages=messages,
+            variables={
+                **self._special_tokens,
+                **(chat_template_kwargs or {}),
+                "tools": tools,
+                "documents": documents,
+                "add_generation_prompt": add_generation_prompt,
+            },
+            continue_final_message=continue_final_message,
         )
-        continued = _mark_final_message(conversation) if continue_final_message else None
-        variables = {
-            **self._special_tokens,
-            **plain(chat_template_kwargs or {}),
-            "messages": conversation,
-            "tools": plain(tools),
-            "documents": plain(documents),
-            "add_generation_prompt": add_generation_prompt,
-        }
-        try:
-            text = render(template, variables)
-        except Exception as error:  # a template can run into any of Python's errors
-            raise InvalidRequestError(param, f"The chat template failed: {str(error)[:500]}") from None
-        return text if continued is None else _cut_at_mark(text, continued)
 
     @property
     def source(self) -> str | None:
@@ -123,13 +162,12 @@ class ChatTemplate:
         name = "tool_use" if has_tools and "tool_use" in self._templates else "default"
         return self._templates[name] if name in self._templates else next(iter(self._templates.values()))
 
-    def _compile(self, source: str) -> tuple[jinja2.Template, Literal["string", "openai"]]:
-        try:
-            template = compile_template(source)
-            detected = detect_content_format(source)
-        except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as error:
-            raise InvalidRequestError("chat_template", f"The chat template is not valid Jinja2: {error}") from None
-        return template, detected if self._content_format == "auto" else self._content_format
+
+def _compile(source: str) -> tuple[jinja2.Template, Literal["string", "openai"]]:
+    try:
+        return compile_template(source), detect_content_format(source)
+    except (jinja2.TemplateError, RecursionError, SyntaxError, ValueError) as error:
+        raise InvalidRequestError("chat_template", f"The chat template is not valid Jinja2: {error}") from None
 
 
 def load_chat_template(chat_template: str | Path | None, *, is_literal: bool = False) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,6 +16,7 @@ from ..engine_core.sampling_params import SamplingParams
 from .constraint import request_constraint
 from .errors import ApiError
 from .generation import Answer, Generation, respond
+from .input_processor import Prompt
 from .logprobs import TextOffset, trimmed
 from .output_processor import SampleDelta
 from .protocol.completions import CompletionChoice, CompletionLogprobs, CompletionRequest, CompletionResponse
@@ -42,15 +44,17 @@ class Completions:
         refuse_unsupported(request)
         check_stream_fields(request)
         params = completion_params(request, services.default_sampling)
-        prompts = [
-            await services.input_processor.encode_prompt(
-                prompt,
-                add_special_tokens=request.add_special_tokens is not False,
-                truncate_prompt_tokens=request.truncate_prompt_tokens,
-                truncation_side=request.truncation_side or "left",
+        prompts: list[Prompt] = []
+        for prompt in _split(request.prompt):
+            prompts.append(
+                await services.input_processor.encode_prompt(
+                    prompt,
+                    add_special_tokens=request.add_special_tokens is not False,
+                    truncate_prompt_tokens=request.truncate_prompt_tokens,
+                    truncation_side=request.truncation_side or "left",
+                )
             )
-            for prompt in _split(request.prompt)
-        ]
+            await asyncio.sleep(0)  # a thousand short ones are a long one
         constraint = request_constraint(request, services.config.guided_decoding_backend)
         await services.check_engine()
         generation = Generation(

@@ -205,6 +205,8 @@ class ServerConfig:
     """Whether POST /reset_prefix_cache and GET /server_info answer."""
     max_body_size: Annotated[int, _SIZE, Parameter(group=_SERVER, show_default=lambda _: "32M")] = 32 * 2**20
     """Largest request body in bytes; a longer one is answered 413 before it is read whole."""
+    body_timeout: Annotated[float, Parameter(group=_SERVER, validator=validators.Number(gt=0))] = 60.0
+    """Seconds that a client may take to send the body of a request before it is answered 408."""
     api_keys_file: Annotated[Path | None, Parameter(group=_SERVER)] = None
     """YAML or JSON file of more keys, each with limits, in the form that docs/deployment.md shows; read again when it
     changes.

@@ -34,6 +34,11 @@ from .services import Services
 from .sse import SERVER_SENT_EVENTS, EventStream, StreamFormat, with_pauses
 from .tool_choice import ToolPlan
 
+MAX_ANSWER_SIZE = 4 * 2**20
+"""Tokens and log-probabilities of an answer that is not streamed, over all its choices: it is held as a whole."""
+LONG_ANSWER_SIZE = 20_000
+"""From here on it is written in a thread."""
+
 
 @dataclass(slots=True)
 class Answer:
@@ -114,6 +119,7 @@ class Generation:
         self._constraint = constraint
         self._grammar: Grammar | None = None
         self._streams: list[RequestStream] = []
+        services.input_processor.check_sizes(prompts, params)
         if constraint is not None:
             services.input_processor.check_constraint(constraint)
 
@@ -207,6 +213,12 @@ class Generation:
         """Of the prompt's positions 1, 2, …; complete with the first delta, empty when not asked for."""
         return self._streams[prompt_index].state.prompt_logprobs or []
 
+    @property
+    def num_prompt_logprobs(self) -> int:
+        """About how many log-probabilities of prompts are reported; at most what was let in."""
+        asked = self.params.prompt_logprobs
+        return 0 if asked is None else sum(len(prompt.token_ids) for prompt in self.prompts) * (1 + max(0, asked))
+
     def usage(self) -> UsageInfo:
         """The counts of the whole request."""
         details = None
@@ -242,14 +254,28 @@ async def respond(
 
 async def _answer(generation: Generation, writer: Writer, send: Send) -> None:
     answers = [Answer(index) for index in range(generation.num_answers)]
+    size = generation.num_prompt_logprobs
     async for deltas in generation.deltas():
         for delta in deltas:
             answers[delta.index].add(delta)
+            size += _size(delta)
+        if size > MAX_ANSWER_SIZE:
+            raise ApiError(
+                400,
+                f"The answer has more than {MAX_ANSWER_SIZE} tokens and logprobs; a longer one must be streamed.",
+                param="stream",
+            )
     # A beam search may have found fewer than were asked for: all that there are.
-    body = writer.response([answer for answer in answers if answer.finish_reason is not None])
+    finished = [answer for answer in answers if answer.finish_reason is not None]
+    body = writer.response(finished) if size < LONG_ANSWER_SIZE else await asyncio.to_thread(writer.response, finished)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _size(delta: SampleDelta) -> int:
+    """Its tokens and log-probabilities."""
+    return len(delta.token_ids) + sum(len(position.token_ids) for position in delta.logprobs or ())
 
 
 async def _stream(generation: Generation, writer: Writer, send: Send, form: StreamFormat) -> None:

@@ -11,12 +11,7 @@ What takes longer moves aside, with little claim to the processor, and a fresh w
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import os
-import socket
-import subprocess
-import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -25,11 +20,12 @@ from typing import Any
 
 import msgspec
 
-from ..engine_core.errors import InvalidRequestError, RequestFailedError
+from ..engine_core.errors import InvalidRequestError
 from ..engine_core.messages import Grammar
 from .constraint import Constraint
 from .errors import ApiError
-from .grammar_worker import LENGTH, Compiled, Outcome, Refused, decode_outcome
+from .grammar_worker import Compiled, Outcome, Refused, decode_outcome
+from .worker_process import WorkerEndedError, WorkerProcess, start_worker
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +55,7 @@ class GrammarCompiler:
         self._quick_lane = asyncio.Lock()
         self._slow_lane = asyncio.Semaphore(MAX_SLOW)
         self._num_slow = 0
-        self._spare: _Worker | None = None
+        self._spare: WorkerProcess | None = None
         self._background: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
@@ -137,16 +133,16 @@ class GrammarCompiler:
             self._num_slow += 1
         try:
             if worker is not None:
-                worker.slow_down()
+                worker.slow_down(SLOW_NICENESS)
                 self.warm_up()
             async with self._slow_lane:
                 return await self._compile_slowly(constraint, worker, answer)
         finally:
             self._num_slow -= 1
 
-    async def _begin(self, worker: _Worker, constraint: Constraint) -> asyncio.Future[Outcome]:
+    async def _begin(self, worker: WorkerProcess, constraint: Constraint) -> asyncio.Future[Outcome]:
         """Have it compiled for as long as the quick lane gives; the answer, done or not."""
-        answer = asyncio.ensure_future(worker.compile(constraint))
+        answer = asyncio.ensure_future(_ask(worker, constraint))
         try:
             await asyncio.wait({answer}, timeout=min(QUICK_SECONDS, self._timeout))
         except BaseException:
@@ -155,12 +151,12 @@ class GrammarCompiler:
         return answer
 
     async def _compile_slowly(
-        self, constraint: Constraint, worker: _Worker | None, answer: asyncio.Future[Outcome]
+        self, constraint: Constraint, worker: WorkerProcess | None, answer: asyncio.Future[Outcome]
     ) -> Outcome:
         if worker is None:
             worker = await self._start_worker()
-            worker.slow_down()
-            answer = asyncio.ensure_future(worker.compile(constraint))
+            worker.slow_down(SLOW_NICENESS)
+            answer = asyncio.ensure_future(_ask(worker, constraint))
         try:
             done, _ = await asyncio.wait({answer}, timeout=self._timeout)
             if not done:
@@ -170,7 +166,7 @@ class GrammarCompiler:
         finally:
             self._end(worker, answer)
 
-    def _finish(self, worker: _Worker, answer: asyncio.Future[Outcome]) -> Outcome:
+    def _finish(self, worker: WorkerProcess, answer: asyncio.Future[Outcome]) -> Outcome:
         """The outcome of a worker in the quick lane, which goes on as the spare one if it can."""
         outcome = answer.result()
         if outcome.is_last:
@@ -185,19 +181,8 @@ class GrammarCompiler:
             if self._spare is None and not self._is_closed:
                 self._spare = await self._start_worker()
 
-    async def _start_worker(self) -> _Worker:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            # Not by asyncio: uvloop runs Python's hooks of a fork in the child, which are for granian's workers.
-            process = subprocess.Popen(
-                [sys.executable, "-m", "zqserve.server.grammar_worker", str(os.getpid()), str(self._memory)],
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
-                process_group=0,  # Ctrl-C is for the launcher
-            )
-        answers, requests = await asyncio.open_connection(sock=ours)
-        worker = _Worker(process, requests, answers)
+    async def _start_worker(self) -> WorkerProcess:
+        worker = await start_worker("zqserve.server.grammar_worker", self._memory)
         try:
             await worker.wait_until_ready()
         except BaseException:
@@ -205,7 +190,7 @@ class GrammarCompiler:
             raise
         return worker
 
-    def _end(self, worker: _Worker, answer: asyncio.Future[Outcome] | None = None) -> None:
+    def _end(self, worker: WorkerProcess, answer: asyncio.Future[Outcome] | None = None) -> None:
         """Kill a process, whatever it is working on."""
         if answer is not None:
             answer.cancel()
@@ -223,50 +208,6 @@ class _Job:
 
     task: asyncio.Task[Outcome]
     num_waiters: int = 0
-
-
-class _Worker:
-    """A process that compiles one constraint at a time."""
-
-    def __init__(
-        self, process: subprocess.Popen[bytes], requests: asyncio.StreamWriter, answers: asyncio.StreamReader
-    ) -> None:
-        self._process = process
-        self._requests = requests
-        self._answers = answers
-
-    async def wait_until_ready(self) -> None:
-        """Return once it has loaded what it needs. Raises `RequestFailedError` when it ends instead."""
-        try:
-            await self._read()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            raise RequestFailedError("The process that compiles grammars cannot be started.") from None
-
-    async def compile(self, constraint: Constraint) -> Outcome:
-        """Have it compiled; a process that dies over it makes a refusal."""
-        message = msgspec.msgpack.encode(constraint)
-        try:
-            self._requests.write(LENGTH.pack(len(message)) + message)
-            await self._requests.drain()
-            return decode_outcome(await self._read())
-        except (asyncio.IncompleteReadError, ConnectionError):
-            logger.error("A process that compiles grammars ended over one (%s).", constraint.kind)
-            return ENDED
-
-    def slow_down(self) -> None:
-        """From now on it runs when nothing else wants the processor; that cannot be taken back."""
-        with contextlib.suppress(ProcessLookupError):
-            os.setpriority(os.PRIO_PROCESS, self._process.pid, SLOW_NICENESS)
-
-    async def _read(self) -> bytes:
-        (length,) = LENGTH.unpack(await self._answers.readexactly(LENGTH.size))
-        return await self._answers.readexactly(length)
-
-    async def kill(self) -> None:
-        """End the process and wait until it is gone."""
-        self._process.kill()
-        self._requests.close()
-        await asyncio.to_thread(self._process.wait)
 
 
 class _KnownOutcomes:
@@ -288,6 +229,15 @@ class _KnownOutcomes:
         self._num_bytes += _num_bytes(outcome)
         while self._num_bytes > self._max_bytes:
             self._num_bytes -= _num_bytes(self._outcomes.popitem(last=False)[1])
+
+
+async def _ask(worker: WorkerProcess, constraint: Constraint) -> Outcome:
+    """Have it compiled; a process that dies over it makes a refusal."""
+    try:
+        return decode_outcome(await worker.ask(msgspec.msgpack.encode(constraint)))
+    except WorkerEndedError:
+        logger.error("A process that compiles grammars ended over one (%s).", constraint.kind)
+        return ENDED
 
 
 def _num_bytes(outcome: Outcome) -> int:

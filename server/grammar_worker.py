@@ -1,32 +1,25 @@
 """The process that compiles grammars: `python -m zqserve.server.grammar_worker`, started by `grammar_compiler.py`.
 
 A grammar comes from outside and may cost any amount of time and memory, so it is compiled where it can be killed and
-where memory is limited. Frames on standard input and output: four bytes of length, then a msgpack Struct; an empty
-frame says that the process is ready. It ends with its input, with its parent, and after work that left it large.
+where memory is limited. Takes and gives msgpack Structs as frames (`worker_frames.py`). It ends with its input, with
+its parent, and after work that left it large.
 """
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import logging
-import os
 import pickle
-import resource
-import signal
-import struct
 import sys
-from typing import BinaryIO
 
 import msgspec
 
 from ..engine_core.log import configure_logging
 from ..guided.errors import GrammarError
 from .constraint import Constraint
+from .worker_frames import limit_memory, open_frames, read_frame, write_frame
 
 logger = logging.getLogger(__name__)
 
-LENGTH = struct.Struct("<I")
 MAX_GRAMMAR_BYTES = 8 << 20
 """Largest compiled grammar: the engine stops for as long as it takes to read one."""
 
@@ -54,6 +47,8 @@ def compile_constraint(constraint: Constraint) -> bytes:
     """The pickled grammar of a constraint; nothing for one that is only to be checked. Raises `GrammarError`."""
     from ..guided.grammar import GrammarSpec, compile_grammar
 
+    if not constraint.text.isascii() and any("\ud800" <= char <= "\udfff" for char in constraint.text):
+        raise GrammarError("invalid", "it holds half a surrogate pair, which is no text.")
     if constraint.check_only:
         _check_schema(constraint.text)
         return b""
@@ -69,6 +64,8 @@ def compile_constraint(constraint: Constraint) -> bytes:
         data = pickle.dumps(compile_grammar(spec), protocol=pickle.HIGHEST_PROTOCOL)
     except RecursionError:
         raise GrammarError("too_complex", "it is nested too deeply.") from None
+    except OverflowError:
+        raise GrammarError("too_complex", "its repetitions count too far.") from None
     if len(data) > MAX_GRAMMAR_BYTES:
         raise GrammarError("too_complex", f"it compiles to more than {MAX_GRAMMAR_BYTES >> 20} MiB.")
     return data
@@ -89,27 +86,23 @@ def main() -> None:
     """Compile what comes until the input ends; arguments: the parent's process id, and bytes of memory to use."""
     configure_logging("info")
     parent_pid, memory = map(int, sys.argv[1:])
-    _die_with(parent_pid)
-    requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever prints by accident does not come between the frames
+    requests, answers = open_frames(parent_pid)
     from ..guided import grammar  # noqa: F401  # before the memory is limited
     from ..guided.common_languages import load_common_languages
 
     load_common_languages()
-    gc.freeze()
-    size_at_start = _size()
-    resource.setrlimit(resource.RLIMIT_AS, (size_at_start + memory, size_at_start + memory))
+    is_large = limit_memory(memory)
     decode = msgspec.msgpack.Decoder(Constraint).decode
-    _write(answers, b"")
+    write_frame(answers, b"")
     is_last = False
     while not is_last:
-        frame = _read(requests)
+        frame = read_frame(requests)
         if frame is None:
             return
         outcome = _outcome(decode(frame), memory)
         # Caches and fragments that a large grammar leaves behind are given back by ending.
-        is_last = outcome.is_last = outcome.is_last or _size() - size_at_start > memory // 2
-        _write(answers, msgspec.msgpack.encode(outcome))
+        is_last = outcome.is_last = outcome.is_last or is_large()
+        write_frame(answers, msgspec.msgpack.encode(outcome))
 
 
 def _outcome(constraint: Constraint, memory: int) -> Outcome:
@@ -122,32 +115,6 @@ def _outcome(constraint: Constraint, memory: int) -> Outcome:
     except Exception:
         logger.exception("A grammar (%s) could not be compiled.", constraint.kind)
         return Refused("the compiler failed over it.", is_last=True)
-
-
-def _read(stream: BinaryIO) -> bytes | None:
-    header = stream.read(LENGTH.size)
-    if len(header) < LENGTH.size:
-        return None
-    return stream.read(LENGTH.unpack(header)[0])
-
-
-def _write(stream: BinaryIO, frame: bytes) -> None:
-    stream.write(LENGTH.pack(len(frame)) + frame)
-    stream.flush()
-
-
-def _size() -> int:
-    """Bytes of this process's address space."""
-    with open("/proc/self/statm", "rb") as statm:
-        return int(statm.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when the thread that started it ends."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:
-        raise SystemExit(0)
 
 
 if __name__ == "__main__":

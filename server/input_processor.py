@@ -9,7 +9,7 @@ import asyncio
 import functools
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 
 import msgspec
@@ -17,12 +17,16 @@ import msgspec
 from ..engine_core.beam_limits import beam_search_problem
 from ..engine_core.errors import InvalidRequestError
 from ..engine_core.messages import EngineReady, EngineRequest, Grammar
-from ..engine_core.sampling_params import SamplingParams
+from ..engine_core.sampling_params import MAX_SAMPLES, SamplingParams
 from ..engine_core.tokenizer import LONG_TEXT_CHARACTERS, Tokenizer
 from .constraint import Constraint
 from .model_info import ModelInfo
 
 DEFAULT_MAX_LOGPROBS = 20
+MAX_FANNED_OUT_TOKENS = 8 * 2**20
+"""Tokens of the prompts of one request, once for each answer: each goes to the engine with a copy of its prompt."""
+MAX_PROMPT_LOGPROBS = 2 * 2**20
+"""Log-probabilities of the prompts of one request, at all positions together."""
 
 TruncationSide = Literal["left", "right"]
 
@@ -121,6 +125,32 @@ class InputProcessor:
         token_ids = _truncated(result.token_ids, limit, truncation_side, special)
         return Prompt(token_ids, None if result.text is None else self._tokenizer.decode(token_ids))
 
+    def check_sizes(self, prompts: Sequence[Prompt], params: SamplingParams) -> None:
+        """Refuse a request whose prompts are harmless one by one, and too much together or with all their answers."""
+        param = "n" if params.best_of is None else "best_of"
+        num_answers = len(prompts) * params.num_samples
+        if num_answers > MAX_SAMPLES:
+            raise InvalidRequestError(
+                param, f"{len(prompts)} prompts make {num_answers} answers; a request has at most {MAX_SAMPLES}."
+            )
+        num_tokens = sum(len(prompt.token_ids) for prompt in prompts)
+        num_copies = 1 if params.use_beam_search else params.num_samples
+        if num_copies > 1 and num_tokens * num_copies > MAX_FANNED_OUT_TOKENS:
+            raise InvalidRequestError(
+                param,
+                f"{num_copies} answers to prompts of {num_tokens} tokens are {num_tokens * num_copies} tokens to "
+                f"compute; a request has at most {MAX_FANNED_OUT_TOKENS}.",
+            )
+        asked = params.prompt_logprobs
+        if asked is not None:
+            num_logprobs = num_tokens * (1 + (self._vocab_size if asked < 0 else asked))
+            if num_logprobs > MAX_PROMPT_LOGPROBS:
+                raise InvalidRequestError(
+                    "prompt_logprobs",
+                    f"Prompts of {num_tokens} tokens have {num_logprobs} logprobs to report; a request has at most "
+                    f"{MAX_PROMPT_LOGPROBS}.",
+                )
+
     def requests(
         self,
         prompt: Prompt,
@@ -196,9 +226,9 @@ class InputProcessor:
                 f"max_tokens is {params.max_tokens}, but this model's maximum context length is "
                 f"{self.max_model_len} tokens.",
             )
-        self._check_token_ids("stop_token_ids", params.stop_token_ids or ())
-        self._check_token_ids("allowed_token_ids", params.allowed_token_ids or ())
-        self._check_token_ids("logit_bias", params.logit_bias or ())
+        self._check_some_token_ids("stop_token_ids", params.stop_token_ids or ())
+        self._check_some_token_ids("allowed_token_ids", params.allowed_token_ids or ())
+        self._check_some_token_ids("logit_bias", params.logit_bias or ())
         self._check_logprobs("logprobs", params.logprobs)
         self._check_logprobs("prompt_logprobs", params.prompt_logprobs)
 
@@ -250,6 +280,14 @@ class InputProcessor:
                 f"{at_least} tokens in the prompt of {len(text)} characters. Please shorten the prompt.",
             )
 
+    def _check_some_token_ids(self, param: str, token_ids: Collection[int]) -> None:
+        """The same for a list that needs no id twice."""
+        if len(token_ids) > self._vocab_size:
+            raise InvalidRequestError(
+                param, f"{param} has {len(token_ids)} token ids; the vocabulary has {self._vocab_size}."
+            )
+        self._check_token_ids(param, token_ids)
+
     def _check_token_ids(self, param: str, token_ids: Iterable[int]) -> None:
         for token_id in token_ids:
             if not 0 <= token_id < self._vocab_size:
@@ -279,13 +317,13 @@ class InputProcessor:
 
     def _bad_words_token_ids(self, bad_words: Sequence[str]) -> list[list[int]]:
         """The token sequences of words, at the beginning of a text and after a space."""
-        sequences: list[list[int]] = []
+        sequences: dict[tuple[int, ...], None] = {}
         for word in bad_words:
             for text in (word.lstrip() or word, " " + word.lstrip()):
                 token_ids = self._tokenizer.encode(text, add_special_tokens=False)
-                if token_ids and token_ids not in sequences:
-                    sequences.append(token_ids)
-        return sequences
+                if token_ids:
+                    sequences[tuple(token_ids)] = None
+        return [list(token_ids) for token_ids in sequences]
 
 
 def _truncated(token_ids: list[int], limit: int, side: TruncationSide, special: list[int]) -> list[int]:

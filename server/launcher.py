@@ -22,6 +22,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..engine_core.engine_process import EngineProcessArgs
+from ..engine_core.fork_server import ForkServer
 from .asgi_server import serve
 from .config import ServerConfig
 from .model_info import resolve_model, resolve_tokenizer
@@ -52,24 +53,30 @@ def launch(config: ServerConfig) -> int:
     with tempfile.TemporaryDirectory(prefix="zqserve-") as path:  # mode 0700: nobody else reaches the sockets
         folder = ServerFolder(Path(path))
         status = ServerStatus(folder.status)
-        supervisor = _supervisor(config, model_dir, tokenizer_dir, folder.engine_address, status)
+        fork_server = ForkServer()
+        supervisor = _supervisor(config, model_dir, tokenizer_dir, folder.engine_address, status, fork_server)
         supervisor.start()
         try:
             failed = not serve(config, model_dir, folder, status)
         finally:
             supervisor.stop()
+            fork_server.close()
     if supervisor.failure is not None:
         logger.error("The server has ended. %s", supervisor.failure)
     return STARTUP_FAILURE if failed or status.worker_failed or supervisor.failure is not None else 0
 
 
 def _supervisor(
-    config: ServerConfig, model_dir: str, tokenizer_dir: str | None, address: str, status: ServerStatus
+    config: ServerConfig,
+    model_dir: str,
+    tokenizer_dir: str | None,
+    address: str,
+    status: ServerStatus,
+    fork_server: ForkServer,
 ) -> Supervisor:
     args = EngineProcessArgs(
         config=config.engine_config(model_dir, tokenizer_dir),
         address=address,
-        parent_pid=os.getpid(),
         log_level=config.log_level,
         log_config_file=None if config.log_config_file is None else str(config.log_config_file),
     )
@@ -79,6 +86,7 @@ def _supervisor(
         engine_timeout=config.engine_timeout,
         max_restarts=config.max_engine_restarts,
         on_give_up=lambda: os.kill(os.getpid(), signal.SIGTERM),
+        start_process=fork_server.start,
     )
 
 

@@ -81,7 +81,7 @@ class PoolingProcessor:
         self, texts: Sequence[str | list[int]], truncation: Truncation, *, add_special_tokens: bool = True
     ) -> list[PoolingInput]:
         """The same as `encode_now`, in a thread where it takes long."""
-        if sum(len(text) for text in texts if isinstance(text, str)) < LONG_TEXT_CHARACTERS:
+        if sum(map(len, texts)) < LONG_TEXT_CHARACTERS:
             return self.encode_now(texts, truncation, add_special_tokens=add_special_tokens)
         return await asyncio.to_thread(self.encode_now, texts, truncation, add_special_tokens=add_special_tokens)
 

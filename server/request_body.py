@@ -18,13 +18,15 @@ from .errors import ApiError
 T = TypeVar("T")
 
 
-class ClientDisconnected(Exception):
-    """The client left before its request was complete; there is nobody to answer."""
+MAX_PARTS = 2**19
+"""Arrays, objects and keys of a body: the event loop stands still while they are read."""
 
 
 async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
-    """The whole body. Raises `ApiError` 413 as soon as the length that is announced or read passes
-    `max_bytes`.
+    """The whole body.
+
+    Raises `ApiError`: 413 as soon as the length that is announced or read passes `max_bytes`, 400 for one that breaks
+    off (whether the client left or sent nonsense is not known here).
     """
     announced = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     if announced.isdigit() and int(announced) > max_bytes:
@@ -34,7 +36,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientDisconnected
+            raise ApiError(400, "The body broke off before its end.", headers={"connection": "close"})
         chunk = message.get("body", b"")
         num_bytes += len(chunk)
         if num_bytes > max_bytes:
@@ -46,6 +48,8 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int) -> bytes:
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     """The body as the decoder's Struct. Raises `InvalidRequestError`."""
+    if len(body) > MAX_PARTS and body.count(b"[") + body.count(b"{") + body.count(b'":') > MAX_PARTS:
+        raise InvalidRequestError(None, f"The body has more than {MAX_PARTS} arrays, objects and keys.")
     try:
         if not body.isascii():
             body.decode()  # msgspec skips over unknown fields without a look

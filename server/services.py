@@ -26,6 +26,7 @@ from .pooling_processor import PoolingProcessor
 from .quarantine import Quarantine
 from .server_folder import ServerFolder
 from .server_status import EnginePhase, ServerStatus
+from .template_renderer import TemplateRenderer
 from .tool_settings import ToolSettings, load_tool_settings
 
 RESTART_WAIT_SECONDS = 30.0
@@ -57,6 +58,7 @@ class Services:
     """Who may call."""
     admission: Admission
     grammar_compiler: GrammarCompiler
+    template_renderer: TemplateRenderer
     metrics: Metrics
     created: int = field(default_factory=lambda: int(time.time()))
     """When the server started, in Unix seconds."""
@@ -183,5 +185,6 @@ def load_services(config: ServerConfig, model_dir: str, folder: ServerFolder, st
             memory=config.grammar_memory,
             observe_seconds=metrics.grammar_compile_seconds.observe,
         ),
+        template_renderer=TemplateRenderer(),
         metrics=metrics,
     )

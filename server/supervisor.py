@@ -6,7 +6,6 @@ bring their requests to the next engine themselves. When engines keep dying, it 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import select
@@ -16,17 +15,17 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import msgspec
+from typing import TypeAlias
 
 from ..engine_core.engine_process import EngineProcessArgs
+from ..engine_core.fork_server import ForkedProcess
 from .server_status import EnginePhase, ServerStatus
 
 logger = logging.getLogger(__name__)
 
-ENGINE_COMMAND = (sys.executable, "-m", "zqserve.engine_core.engine_process")
+Process: TypeAlias = ForkedProcess | subprocess.Popen[bytes]
 POLL_SECONDS = 1.0
 """Between two looks at a silent engine."""
 STOP_SECONDS = 10.0
@@ -58,10 +57,11 @@ class Supervisor:
         engine_timeout: float,
         max_restarts: int,
         on_give_up: Callable[[], None],
-        command: Sequence[str] = ENGINE_COMMAND,
+        start_process: Callable[[EngineProcessArgs, int], Process],
     ) -> None:
         """engine_timeout: seconds without a turn of its loop after which an engine counts as hung. max_restarts: within
-        `RESTART_WINDOW_SECONDS`. on_give_up: called in the supervisor's thread, when `failure` is set.
+        `RESTART_WINDOW_SECONDS`. on_give_up: called in the supervisor's thread, when `failure` is set. start_process:
+        called in that thread with the arguments and the file descriptor of the pulse, such as `ForkServer.start`.
         """
         self.failure: str | None = None
         """Why no engine will be started any more."""
@@ -70,12 +70,12 @@ class Supervisor:
         self._engine_timeout = engine_timeout
         self._max_restarts = max_restarts
         self._on_give_up = on_give_up
-        self._command = command
+        self._start_process = start_process
         self._restarts: deque[float] = deque()
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         """Around `_process` and its start."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._has_started = threading.Event()
         self._thread = threading.Thread(target=self._run, name="engine-supervisor", daemon=True)
 
@@ -143,7 +143,7 @@ class Supervisor:
                     os.close(writer)
                     return _End("was not started", served=False, is_refusal=True)
                 try:
-                    process = self._process = self._start(incarnation, writer)
+                    process = self._process = self._start_process(replace(self._args, incarnation=incarnation), writer)
                 finally:
                     os.close(writer)
             self._has_started.set()
@@ -154,16 +154,7 @@ class Supervisor:
             self._has_started.set()
             os.close(reader)
 
-    def _start(self, incarnation: int, pulse_pipe: int) -> subprocess.Popen[bytes]:
-        args = replace(self._args, incarnation=incarnation, pulse_pipe=pulse_pipe)
-        # Its own process group: Ctrl-C reaches the launcher alone, which ends the front-end first.
-        process = subprocess.Popen(self._command, stdin=subprocess.PIPE, pass_fds=[pulse_pipe], process_group=0)
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # whoever watches it will see it end
-            pipe.write(msgspec.json.encode(args))
-        return process
-
-    def _watch(self, process: subprocess.Popen[bytes], pulse: int) -> _End:
+    def _watch(self, process: Process, pulse: int) -> _End:
         """Wait until the engine has ended, by itself or because it hung."""
         last_beat: float | None = None
         while True:
@@ -182,7 +173,7 @@ class Supervisor:
                 process.wait()
                 return _End(f"did not answer for {self._engine_timeout:g} s", served=True, is_refusal=False)
 
-    def _wait(self, process: subprocess.Popen[bytes]) -> int:
+    def _wait(self, process: Process) -> int:
         """The status of an engine that is about to end."""
         try:
             return process.wait(STOP_SECONDS)

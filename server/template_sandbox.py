@@ -2,8 +2,8 @@
 
 Templates come with models and, unless the server forbids it, with requests. They reach plain data only; each rendering
 may take so many loop turns and calls, so much time, and may make texts so long. What this does not bound is the time
-and memory of one single operation (a filter over a long text, a wide format): untrusted people's templates are better
-switched off (`--no-trust-request-chat-template`).
+and memory of one single operation (a filter over a long text, a wide format): so the server renders the templates of
+requests in a process that can be killed (`template_renderer.py`).
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ def test_every_package_is_built_and_every_file_is_checked() -> None:
         "zqserve.model_store.cli",
         "zqserve.server.engine_client",
         "zqserve.engine_core.engine_process",
+        "zqserve.engine_core.fork_server",
     ],
 )
 def test_the_front_end_starts_without_torch(module: str) -> None:

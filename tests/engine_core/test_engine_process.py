@@ -1,22 +1,20 @@
-"""The engine's loop over real sockets, and the process as the launcher starts it."""
+"""The engine's loop over real sockets."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 import zmq
 
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore
-from zqserve.engine_core.engine_process import EngineProcessArgs, EngineServer, bind_socket
+from zqserve.engine_core.engine_process import EngineServer, bind_socket
 from zqserve.engine_core.messages import (
     AbortRequests,
     EngineOutput,
@@ -218,133 +216,6 @@ def test_a_front_end_that_does_not_read_loses_its_requests_and_is_told_and_holds
     engine.context.destroy(linger=0)
 
 
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Llama of two small layers with random weights."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    directory = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=64,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-    )
-    LlamaForCausalLM(config).save_pretrained(directory)
-    return directory
-
-
-def process_args(model: Path, address: str, parent_pid: int | None = None) -> bytes:
-    config = EngineConfig(model=str(model), device="cpu", num_blocks=32, num_threads=1)
-    return msgspec.json.encode(EngineProcessArgs(config=config, address=address, parent_pid=parent_pid))
-
-
-def start_process(args: bytes) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen([sys.executable, "-m", "zqserve.engine_core.engine_process"], stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(args)
-    process.stdin.close()
-    return process
-
-
-@pytest.mark.parametrize("end_signal", [signal.SIGTERM, signal.SIGINT])
-def test_the_process_serves_a_model_and_ends_with_0_on_a_signal(
-    model_dir: Path, tmp_path: Path, end_signal: signal.Signals
-) -> None:
-    address = f"ipc://{tmp_path}/engine"
-    context = zmq.Context()
-    process = start_process(process_args(model_dir, address, os.getpid()))
-    try:
-        front_end = FrontEnd(context, address)
-        front_end.send(Hello(), request(0, max_tokens=5))
-        ready = front_end.receive(timeout_seconds=DEADLINE_SECONDS)
-        assert isinstance(ready, EngineReady)
-        assert (ready.max_model_len, ready.vocab_size, ready.num_blocks) == (128, 64, 32)
-        num_tokens = 0
-        while num_tokens < 5:
-            message = front_end.receive(timeout_seconds=DEADLINE_SECONDS)
-            assert message is not None
-            if isinstance(message, StepOutputs):
-                num_tokens += sum(len(output.token_ids) for output in message.outputs)
-        process.send_signal(end_signal)
-        assert process.wait(DEADLINE_SECONDS) == 0
-    finally:
-        process.kill()
-        process.wait()
-        context.destroy(linger=0)
-
-
-def test_a_signal_while_the_model_loads_ends_the_process_with_0(model_dir: Path, tmp_path: Path) -> None:
-    process = start_process(process_args(model_dir, f"ipc://{tmp_path}/engine", os.getpid()))
-    try:
-        wait_until(lambda: process_name(process.pid) == "zqserve-engine")
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(DEADLINE_SECONDS) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
-def test_a_model_that_is_not_there_ends_the_process_with_1_and_one_line(tmp_path: Path) -> None:
-    process = subprocess.run(
-        [sys.executable, "-m", "zqserve.engine_core.engine_process"],
-        input=process_args(tmp_path / "nothing", f"ipc://{tmp_path}/engine"),
-        capture_output=True,
-        timeout=DEADLINE_SECONDS,
-        check=False,
-    )
-    assert process.returncode == 1
-    assert process.stderr.decode().splitlines()[-1].endswith("is not the directory of a model: it has no config.json.")
-    assert b"Traceback" not in process.stderr
-
-
-def test_the_process_does_not_outlive_a_killed_parent(model_dir: Path, tmp_path: Path) -> None:
-    code = "\n".join(
-        [
-            "import os, subprocess, sys, time",
-            "command = [sys.executable, '-m', 'zqserve.engine_core.engine_process']",
-            "process = subprocess.Popen(command, stdin=subprocess.PIPE)",
-            "process.stdin.write(sys.stdin.read().replace('123456789', str(os.getpid())).encode())",
-            "process.stdin.close()",
-            "print(process.pid, flush=True)",
-            "time.sleep(600)",
-        ]
-    )
-    args = process_args(model_dir, f"ipc://{tmp_path}/engine", parent_pid=123456789)
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        assert parent.stdin is not None
-        assert parent.stdout is not None
-        parent.stdin.write(args)
-        parent.stdin.close()
-        pid = int(parent.stdout.readline())
-        wait_until(lambda: process_name(pid) == "zqserve-engine")
-        parent.kill()
-        wait_until(lambda: process_name(pid) is None)
-
-
 def test_the_module_comes_without_torch() -> None:
     code = "import sys, zqserve.engine_core.engine_process; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def process_name(pid: int) -> str | None:
-    """The name of a running process; None once it is gone or a zombie."""
-    try:
-        status = Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return None
-    fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-    return None if fields["State"].startswith("Z") else fields["Name"]
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -17,7 +17,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.server import tiny_tokenizers
-from zqserve.engine_core import grammar_reader, guided_decoding
+from zqserve.engine_core import grammar_reader, guided_decoding, guided_step
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.guided_decoding import load_vocabulary
@@ -304,7 +304,7 @@ def test_samples_of_one_request_differ_and_each_matches(core: EngineCore, tokeni
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Masks get no time in a step: every look at the clock, and there are many, finds that it is over."""
-    monkeypatch.setattr(guided_decoding, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(guided_step, "STEP_SECONDS", 0.0)
     monkeypatch.setattr(budget, "UNITS_PER_LOOK", 50)
     return
 
@@ -317,7 +317,7 @@ def test_a_mask_that_is_late_changes_no_token_and_holds_up_nobody(
     core = make_core()
     late = answers(core, request(0, given), request(1, None, max_tokens=60, ignore_eos=True))
     num_late = core.stats().num_late_masks
-    monkeypatch.setattr(guided_decoding, "STEP_SECONDS", 10.0)
+    monkeypatch.setattr(guided_step, "STEP_SECONDS", 10.0)
     in_time = answers(make_core(), request(0, given))
     assert num_late > 3
     assert late[0].token_ids == in_time[0].token_ids
@@ -366,8 +366,8 @@ def test_a_grammar_that_breaks_fails_its_request_and_no_other(
 def test_work_that_cannot_be_cut_into_pieces_is_done_at_last(
     core: EngineCore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guided_decoding, "STEP_SECONDS", 0.0)
-    monkeypatch.setattr(guided_decoding, "PATIENT_SECONDS", 60.0)
+    monkeypatch.setattr(guided_step, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(guided_step, "PATIENT_SECONDS", 60.0)
     make = GrammarMatcher.mask
 
     def in_one_piece(matcher: GrammarMatcher) -> Any:
@@ -384,7 +384,7 @@ def test_work_that_cannot_be_cut_into_pieces_is_done_at_last(
 def test_many_new_grammars_take_turns_where_a_step_has_time_for_one(
     core: EngineCore, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guided_decoding, "STEP_SECONDS", 0.0)
+    monkeypatch.setattr(guided_step, "STEP_SECONDS", 0.0)
     made_in_step: list[int] = []
     make = GrammarMatcher.mask
 

@@ -12,6 +12,7 @@ from zqserve.engine_core.jump_ahead import JumpAhead
 from zqserve.engine_core.tokenizer import Tokenizer
 
 TEXT = "The capital of France is Paris. def main(argument: int) -> None: höher, naïve, 日本語"
+ANYTHING = bytes(range(256))
 
 
 @pytest.fixture(scope="module", params=["byte_level", "sentencepiece"])
@@ -30,37 +31,55 @@ def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_certain_tokens_are_those_of_any_text_that_follows(
+def test_certain_tokens_are_those_of_any_text_that_may_follow(
     tokenizer: Tokenizer, jump: JumpAhead, data: st.DataObject
 ) -> None:
     whole = ids_of(tokenizer, TEXT + data.draw(st.text(alphabet='abc ,."1}\n', max_size=6)))
     num_before = data.draw(st.integers(1, len(whole) - 1))
     num_forced = data.draw(st.integers(0, 40))
-    pieces = [tokenizer.token_bytes(token_id) for token_id in whole]
-    forced = b"".join(pieces[num_before:])[:num_forced]
-    ids, num_certain = jump.tokens(tuple(whole[:num_before]), forced)
-    assert 0 <= num_certain <= len(ids)
+    rest = b"".join(map(tokenizer.token_bytes, whole[num_before:]))
+    forced, then = rest[:num_forced], rest[num_forced : num_forced + 1]
+    then += data.draw(st.sampled_from([b"", b" ", b"abcdefghijklmnopqrstuvwxyz", bytes(range(256))]))
+    ids = jump.tokens(tuple(whole[:num_before]), forced, bytes(sorted(set(then))))
     assert forced.startswith(b"".join(map(tokenizer.token_bytes, ids)))
-    assert ids[:num_certain] == whole[num_before : num_before + num_certain]
+    assert ids == whole[num_before : num_before + len(ids)]
 
 
 def test_most_of_a_long_forced_text_is_certain(tokenizer: Tokenizer, jump: JumpAhead) -> None:
     whole = ids_of(tokenizer, TEXT)
     forced = b"".join(map(tokenizer.token_bytes, whole[3:]))
-    ids, num_certain = jump.tokens(tuple(whole[:3]), forced)
-    assert ids == whole[3:]
-    assert num_certain >= len(ids) - 4
+    ids = jump.tokens(tuple(whole[:3]), forced, ANYTHING)
+    assert len(ids) >= len(whole) - 3 - 4
+    assert ids == whole[3 : 3 + len(ids)]
 
 
-def test_nothing_is_certain_inside_of_a_token(tokenizer: Tokenizer, jump: JumpAhead) -> None:
-    context = ids_of(tokenizer, "The capital of F")
-    ids, num_certain = jump.tokens(tuple(context), b"ra")
-    assert num_certain == 0
-    assert len(ids) <= 2
+def test_all_of_it_is_certain_where_nothing_may_follow(tokenizer: Tokenizer, jump: JumpAhead) -> None:
+    whole = ids_of(tokenizer, TEXT)
+    assert jump.tokens(tuple(whole[:3]), b"".join(map(tokenizer.token_bytes, whole[3:])), b"") == whole[3:]
+
+
+def test_a_token_is_certain_if_no_longer_one_may_come(tokenizer: Tokenizer, jump: JumpAhead) -> None:
+    *before, last = ids_of(tokenizer, "The capital of")
+    forced = tokenizer.token_bytes(last)
+    assert jump.is_open(forced[:-1], forced[-1:])
+    assert jump.tokens(tuple(before), forced[:-1], ANYTHING) == []
+    assert not jump.is_open(forced, b"\n")
+    assert jump.tokens(tuple(before), forced, b"\n") == [last]
+
+
+def test_text_behind_tokens_that_no_tokenizer_would_give_is_cut_on_its_own(
+    tokenizer: Tokenizer, jump: JumpAhead
+) -> None:
+    begun = [token_id for token_id in ids_of(tokenizer, "T") if tokenizer.token_bytes(token_id).endswith(b"T")]
+    forced = b"he capital of"
+    ids = jump.tokens(tuple(begun), forced, b"\n")
+    assert b"".join(map(tokenizer.token_bytes, ids)) == forced
+    alone = ids_of(tokenizer, forced.decode())
+    # SentencePiece puts a space in front of each text.
+    assert ids == alone or b"".join(map(tokenizer.token_bytes, alone)) == b" " + forced
 
 
 def test_a_special_token_is_never_made_of_forced_text(tokenizer: Tokenizer, jump: JumpAhead) -> None:
     special = min(tokenizer.all_special_ids)
     forced = tokenizer.added_tokens[special].encode()
-    ids, _ = jump.tokens(tuple(ids_of(tokenizer, "The ")), forced)
-    assert special not in ids
+    assert special not in jump.tokens(tuple(ids_of(tokenizer, "The ")), forced, b"")

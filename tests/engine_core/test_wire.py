@@ -63,6 +63,7 @@ def test_a_message_from_the_engine_comes_back_as_it_was(message: FromEngine) -> 
         ([b"zq0", pack(Hello())[1]], "protocol version b'zq1' is spoken here, got b'zq0'"),
         ([PROTOCOL, msgspec.msgpack.encode({"type": "nonsense"})], "undecodable message"),
         ([PROTOCOL, b"\x91" * 100_000], "undecodable message"),
+        ([PROTOCOL, b"\x81\xa4type\xa5he\xcalo"], "undecodable message"),
         (pack(Heartbeat(EngineStats())), "undecodable message"),
     ],
 )

@@ -16,12 +16,12 @@ DEADLINE_SECONDS = 90.0
 
 def engine_of(server: RunningServer) -> psutil.Process | None:
     """The engine's process; None while there is none."""
-    return next((child for child in _children(server) if "zqserve.engine_core.engine_process" in _command(child)), None)
+    return next((child for child in _children(server, recursive=True) if _name(child) == "zqserve-engine"), None)
 
 
 def workers_of(server: RunningServer) -> list[psutil.Process]:
     """The front-end workers."""
-    return [child for child in _children(server) if "zqserve.engine_core.engine_process" not in _command(child)]
+    return [child for child in _children(server) if _name(child) != "zqserve-forks"]
 
 
 def kill_engine(server: RunningServer) -> int:
@@ -50,12 +50,13 @@ def wait_until(condition: Callable[[], bool], pause: float = 0.01) -> None:
         time.sleep(pause)
 
 
-def _children(server: RunningServer) -> list[psutil.Process]:
-    return psutil.Process(server.process.pid).children()
+def _children(server: RunningServer, *, recursive: bool = False) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children(recursive=recursive)
 
 
-def _command(process: psutil.Process) -> str:
+def _name(process: psutil.Process) -> str:
+    """As `ps` shows it; "" for one that has ended."""
     try:
-        return " ".join(process.cmdline())
+        return "" if process.status() == psutil.STATUS_ZOMBIE else process.name()
     except psutil.NoSuchProcess:
         return ""

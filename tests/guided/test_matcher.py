@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from zqserve.guided import grammar_cache, slices
 from zqserve.guided.budget import Budget
 from zqserve.guided.errors import BudgetExceededError
+from zqserve.guided.grammar import GrammarSpec, compile_grammar
 from zqserve.guided.matcher import GrammarMatcher
 from zqserve.guided.pushdown import Pushdown
+from zqserve.guided.token_trie import Vocabulary
 
 from .hand_made import (
     EOS,
@@ -267,10 +269,10 @@ def test_forced_bytes_are_all_that_may_come_and_stop_at_a_choice():
     assert matcher.forced_bytes() == b'"nation":'
 
 
-@pytest.mark.parametrize("unforced", [False, True])
+@pytest.mark.parametrize("settled", [False, True])
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_known_steps_are_those_of_advance_and_lead_to_a_choice(unforced, seed):
+def test_known_steps_are_those_of_advance_and_lead_to_a_choice(settled, seed):
     vocabulary = make_vocabulary(b'{}[]":,ab1 ', JSON_TEXTS)
     grammar = Json().grammar()
     rng = random.Random(seed)
@@ -281,17 +283,40 @@ def test_known_steps_are_those_of_advance_and_lead_to_a_choice(unforced, seed):
             assert known is None or known.tolist() == slow.mask().tolist()
             token = rng.randrange(len(vocabulary.tokens))
             is_taken = slow.advance(token)
-            if quick.advance_known(token, unforced=unforced):
+            if quick.advance_known(token, settled=settled):
                 assert is_taken
                 assert not slow.finished()
-                assert not (unforced and slow.forced_bytes())
+                assert not (settled and slow.forced_bytes())
             else:
                 assert quick.advance(token) == is_taken
             assert quick.mask().tolist() == slow.mask().tolist()
             if is_taken and slow.finished():
                 break
             quick.finished()
-            quick.forced_bytes()
+            if not quick.forced_bytes():
+                quick.settle()
+
+
+def test_known_steps_of_free_text_are_those_of_advance():
+    tokens = [bytes((byte,)) for byte in range(256)] + [bytes((65 + a, 97 + b)) for a in range(26) for b in range(26)]
+    vocabulary = Vocabulary(tokens, ())
+    grammar = compile_grammar(GrammarSpec("regex", r"[A-Za-z]*;?"))
+    known, slow = GrammarMatcher(grammar, vocabulary), GrammarMatcher(grammar, vocabulary)
+    known.mask()
+    known.accepting()
+    rng = random.Random(1)
+    num_taken = 0
+    for _ in range(1500):
+        token = rng.randrange(len(tokens))
+        is_taken = slow.advance(token)
+        num_taken += is_taken
+        assert known.advance_known(token, settled=False) == (is_taken and not slow.finished())
+        if is_taken and slow.finished():
+            slow.rollback(1)
+        assert known.mask().tolist() == slow.mask().tolist()
+    assert known.num_tokens > 1000
+    known.rollback(1000)
+    assert known.accepting()
 
 
 def test_a_step_is_known_once_it_was_made():
@@ -299,14 +324,15 @@ def test_a_step_is_known_once_it_was_made():
     grammar = Automaton([{97: 1, 98: 1}, {97: 0, 98: 0}], {0}).grammar()
     token = vocabulary.tokens.index(b"a")
     first = GrammarMatcher(grammar, vocabulary)
-    assert not first.advance_known(token, unforced=True)
+    assert not first.advance_known(token, settled=True)
     assert first.advance(token)
     assert first.known_mask() is None
     first.mask()
     first.accepting()
     first.forced_bytes()
+    first.settle()
     second = GrammarMatcher(grammar, vocabulary)
-    assert second.advance_known(token, unforced=True)
+    assert second.advance_known(token, settled=True)
     assert second.known_mask() is not None
     second.rollback(1)
     assert second.mask().tolist() == GrammarMatcher(grammar, vocabulary).mask().tolist()

@@ -14,8 +14,10 @@ import pytest
 from zqserve.engine_core.errors import InvalidRequestError
 from zqserve.engine_core.grammar_reader import GrammarReader
 from zqserve.engine_core.messages import Grammar
-from zqserve.server.constraint import Constraint
+from zqserve.guided.errors import GrammarError
+from zqserve.server.constraint import Constraint, ConstraintKind
 from zqserve.server.grammar_compiler import MAX_SLOW, SLOW_NICENESS, GrammarCompiler
+from zqserve.server.grammar_worker import compile_constraint
 
 
 def regex(pattern: str) -> Constraint:
@@ -216,3 +218,10 @@ def test_a_worker_ends_with_its_input() -> None:
         assert not workers()
 
     run(test())
+
+
+@pytest.mark.parametrize("kind", ["regex", "grammar", "json", "choice", "structural_tag"])
+def test_half_a_surrogate_pair_is_refused_in_words(kind: ConstraintKind) -> None:
+    # JSON over HTTP cannot bring one here, Python can.
+    with pytest.raises(GrammarError, match="half a surrogate pair"):
+        compile_constraint(Constraint(param="x", kind=kind, text='root ::= "\ud800"'))

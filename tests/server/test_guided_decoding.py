@@ -212,7 +212,7 @@ def test_properties_come_in_the_order_of_the_schema_unless_any_is_allowed(client
     any_order = closed | {"guided_decoding_backend": "auto:any-property-order"}
 
     def orders(extra_body: dict[str, Any]) -> set[str]:
-        answers = complete(client, extra_body, n=24, temperature=2.0, seed=1).choices
+        answers = complete(client, extra_body, n=64, temperature=2.0, seed=1).choices
         return {"".join(json.loads(answer.text)) for answer in answers}
 
     assert orders(closed) == {"ab"}

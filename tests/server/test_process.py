@@ -40,7 +40,7 @@ def children(server: RunningServer) -> list[psutil.Process]:
 
 
 def engine_of(server: RunningServer) -> psutil.Process:
-    (engine,) = [child for child in children(server) if "engine_process" in " ".join(child.cmdline())]
+    (engine,) = [child for child in children(server) if child.name() == "zqserve-engine"]
     return engine
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -18,8 +19,8 @@ from zqserve.server.server_status import EnginePhase, ServerStatus
 from zqserve.server.supervisor import Supervisor
 
 BEGIN = """
-import json, os, signal, sys, time
-pulse = json.load(sys.stdin)["pulse_pipe"]
+import os, signal, sys, time
+pulse = int(sys.argv[1])
 """
 SERVE = BEGIN + "os.write(pulse, b'.')\n"
 DIE = "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -38,7 +39,9 @@ def supervise(status: ServerStatus, script: str, *, max_restarts: int = 2, engin
         engine_timeout=engine_timeout,
         max_restarts=max_restarts,
         on_give_up=threading.Event().set,
-        command=(sys.executable, "-c", script),
+        start_process=lambda args, pulse: subprocess.Popen(
+            [sys.executable, "-c", script, str(pulse)], pass_fds=[pulse]
+        ),
     )
     supervisor.start()
     return supervisor

@@ -8,7 +8,7 @@ import sys
 
 DEADLY_TOKENS = [6, 6, 6, 13, 13, 13]
 
-if "zqserve.engine_core.engine_process" in sys.orig_argv:
+if "zqserve.engine_core.fork_server" in sys.orig_argv:
     from zqserve.engine_core import engine
 
     execute = engine.EngineCore._execute
