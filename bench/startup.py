@@ -81,9 +81,12 @@ def _watch_idle(pid: int, seconds: float) -> None:
     for p in processes:
         used = sum(p.cpu_times()[:2]) - before[p]
         total += used
-        name = " ".join(p.cmdline()[1:3])
-        print(f"pid {p.pid} {name}: {p.memory_info().rss / 2**20:.0f} MiB, {used / seconds:.2%} of a core idle")
-    print(f"all processes idle: {total / seconds:.2%} of a core")
+        name = f"{p.name()} {' '.join(p.cmdline()[1:3])}"
+        memory = p.memory_full_info()
+        sizes = f"{memory.pss / 2**20:.0f} MiB (resident {memory.rss / 2**20:.0f})"
+        print(f"pid {p.pid} {name}: {sizes}, {used / seconds:.2%} of a core idle")
+    memory = sum(p.memory_full_info().pss for p in processes) / 2**20
+    print(f"all processes: {memory:.0f} MiB, shared pages counted once; {total / seconds:.2%} of a core idle")
 
 
 if __name__ == "__main__":

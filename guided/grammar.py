@@ -9,7 +9,7 @@ memory for a hostile grammar: run it in a worker process with limits; the result
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -171,6 +171,8 @@ def _read_json(text: str) -> Any:
         return _DECODER.decode(text)
     except (msgspec.DecodeError, UnicodeError) as error:
         raise GrammarError("invalid", f"no valid JSON: {error}") from None
+    except InvalidOperation:
+        raise GrammarError("invalid", "a number's exponent is beyond all bounds") from None
 
 
 _DECODER = msgspec.json.Decoder(float_hook=Decimal)

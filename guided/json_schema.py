@@ -11,7 +11,7 @@ all that the root can reach only to check that it is well-formed.
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
@@ -105,6 +105,8 @@ def read_schema(
             document = _DECODER.decode(document)
         except (msgspec.DecodeError, UnicodeError) as error:
             raise GrammarError("invalid", f"the schema is not valid JSON: {error}") from error
+        except InvalidOperation as error:
+            raise GrammarError("invalid", "a number's exponent is beyond all bounds") from error
         except RecursionError as error:
             raise GrammarError("too_complex", "the schema is nested too deeply") from error
     held = SchemaDocument(document, options or SchemaOptions(), SchemaStore(budget))

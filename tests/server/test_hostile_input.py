@@ -303,6 +303,7 @@ def test_no_number_breaks_anything(http: httpx.Client, field: str, number: int) 
     ("fields", "param", "said"),
     [
         ({"stop": ["x" * 5000]}, "stop", "4096"),
+        ({"guided_json": '{"const": 1e99999999999999999999}'}, "guided_json", "exponent"),
         ({"guided_regex": "((a{1,9999}){1,9999}){1,9999}"}, "guided_regex", "too far"),
         ({"bad_words": [f"word{i}" for i in range(300)]}, "bad_words", "256"),
         ({"bad_words": ["x" * 100_000]}, "bad_words", "16384"),
