@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .engine_core.guided_params import GuidedDecodingParams, StructuredOutputsParams
-    from .engine_core.pooling_params import PoolingParams
+    from .engine_core.pooling.pooling_params import PoolingParams
     from .engine_core.sampling_params import SamplingParams
     from .llm import LLM
-    from .offline_beam_search import BeamSearchOutput, BeamSearchParams
+    from .offline.beam_search import BeamSearchOutput, BeamSearchParams
     from .outputs import CompletionOutput, RequestOutput
     from .pooling_outputs import PoolingRequestOutput
 
@@ -41,11 +41,11 @@ _MODULES = {
     "SamplingParams": ".engine_core.sampling_params",
     "GuidedDecodingParams": ".engine_core.guided_params",
     "StructuredOutputsParams": ".engine_core.guided_params",
-    "BeamSearchParams": ".offline_beam_search",
-    "BeamSearchOutput": ".offline_beam_search",
+    "BeamSearchParams": ".offline.beam_search",
+    "BeamSearchOutput": ".offline.beam_search",
     "RequestOutput": ".outputs",
     "CompletionOutput": ".outputs",
-    "PoolingParams": ".engine_core.pooling_params",
+    "PoolingParams": ".engine_core.pooling.pooling_params",
     "PoolingRequestOutput": ".pooling_outputs",
 }
 

@@ -11,7 +11,7 @@ def main() -> None:
     if argv[:1] == ["models"]:
         from .model_store.cli import main as run
     else:
-        from .server.cli import main as run
+        from .server.command_line.cli import main as run
     sys.exit(run(argv))
 
 

@@ -19,18 +19,18 @@ from .engine_core.config import Dtype, LoadFormat, LogprobsFlag, SchedulingPolic
 from .engine_core.errors import InvalidRequestError, RequestFailedError
 from .engine_core.guided_params import backend_options
 from .engine_core.messages import EngineRequest, Grammar
-from .engine_core.pooling_config import PoolingConfig, load_pooling_config
-from .engine_core.pooling_params import PoolingParams, PoolingTask
+from .engine_core.pooling.pooling_config import PoolingConfig, load_pooling_config
+from .engine_core.pooling.pooling_params import PoolingParams, PoolingTask
 from .engine_core.sampling_params import SamplingParams
 from .engine_core.serving_core import build_core
 from .engine_core.serving_mode import ConvertFlag, RunnerFlag, TaskFlag, serving_mode
 from .engine_core.tokenizer import load_tokenizer
 from .guided.errors import GrammarError
-from .offline_arguments import check_choice, check_foreign_arguments, checked_config
-from .offline_beam_search import BeamSearchOutput, BeamSearchParams, beam_search_output
-from .offline_job import Job, Speed, progress_bar
-from .offline_pooling import OfflinePooling, single_texts
-from .offline_tokenizer import OfflineTokenizer
+from .offline.arguments import check_choice, check_foreign_arguments, checked_config
+from .offline.beam_search import BeamSearchOutput, BeamSearchParams, beam_search_output
+from .offline.job import Job, Speed, progress_bar
+from .offline.pooling import OfflinePooling, single_texts
+from .offline.tokenizer import OfflineTokenizer
 from .outputs import RequestOutput
 from .pooling_outputs import (
     ClassificationOutput,
@@ -40,14 +40,14 @@ from .pooling_outputs import (
     ScoringOutput,
 )
 from .prompt_input import PromptInput, prompt_list
-from .server.chat_template import ChatTemplate, ContentFormat, load_chat_template
-from .server.constraint import params_constraint
-from .server.grammar_worker import compile_constraint
-from .server.input_processor import DEFAULT_MAX_LOGPROBS, InputProcessor, Prompt
-from .server.model_info import load_model_info, overridden_sampling, resolve_model, resolve_tokenizer
-from .server.output_processor import OutputProcessor, RequestState
-from .server.pooling_processor import PoolingProcessor
-from .server.tool_definitions import read_tools
+from .server.constraints.constraint import params_constraint
+from .server.constraints.grammar_worker import compile_constraint
+from .server.engine_link.input_processor import DEFAULT_MAX_LOGPROBS, InputProcessor, Prompt
+from .server.engine_link.model_info import load_model_info, overridden_sampling, resolve_model, resolve_tokenizer
+from .server.engine_link.output_processor import OutputProcessor, RequestState
+from .server.engine_link.pooling_processor import PoolingProcessor
+from .server.prompts.chat_template import ChatTemplate, ContentFormat, load_chat_template
+from .server.tools.tool_definitions import read_tools
 
 Message: TypeAlias = dict[str, Any]
 T = TypeVar("T")
@@ -223,7 +223,7 @@ class LLM:
 
         To go on with the final message, set `continue_final_message` and clear `add_generation_prompt`.
         `tools`, in the form of the OpenAI API, are shown to the template. Calls of them come as the model writes them,
-        in the text; `parse_tool_calls` of `zqserve.server.tool_parsers.formats` finds them there.
+        in the text; `parse_tool_calls` of `zqserve.server.tools.formats` finds them there.
         """
         if tools is not None:
             read_tools(tools)

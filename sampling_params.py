@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .engine_core.guided_params import GuidedDecodingParams, StructuredOutputsParams
 from .engine_core.sampling_params import RequestOutputKind, SamplingParams
-from .offline_beam_search import BeamSearchParams
+from .offline.beam_search import BeamSearchParams
 
 __all__ = [
     "BeamSearchParams",

@@ -30,13 +30,13 @@ from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.errors import InvalidRequestError
 from zqserve.engine_core.messages import AbortRequests, EngineRequest, Grammar, Hello
-from zqserve.engine_core.pooling_messages import PoolingRequest
+from zqserve.engine_core.pooling.pooling_messages import PoolingRequest
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.wire import WireError, pack, unpack_from_engine, unpack_to_engine
 from zqserve.guided.errors import GrammarError
-from zqserve.server.chat_template import Rendering, render
-from zqserve.server.constraint import Constraint
-from zqserve.server.grammar_worker import compile_constraint
+from zqserve.server.constraints.constraint import Constraint
+from zqserve.server.constraints.grammar_worker import compile_constraint
+from zqserve.server.prompts.chat_template import Rendering, render
 
 DEMO_MODEL = Path(__file__).parent.parent / "demo" / "model"
 SLOW_SECONDS = 5

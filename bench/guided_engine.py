@@ -13,8 +13,8 @@ from typing import Any
 from harness import Engine, Grammar, Matcher
 
 from zqserve.guided.grammar import GrammarSpec, compile_grammar
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.token_trie import Vocabulary
 from zqserve.guided.warm_up import load_compiled_loops
 
 

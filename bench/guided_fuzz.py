@@ -26,13 +26,13 @@ from typing import Any
 import numpy as np
 from jsonschema import Draft202012Validator, validators
 
-from zqserve.engine_core.guided_decoding import text_of_tokens
+from zqserve.engine_core.constraints.guided_decoding import text_of_tokens
 from zqserve.engine_core.tokenizer import load_tokenizer
 from zqserve.guided.budget import Budget
 from zqserve.guided.errors import BudgetExceededError, GrammarError
 from zqserve.guided.grammar import CompiledGrammar, GrammarSpec, compile_grammar
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.token_trie import Vocabulary
 
 FAULTS = ("dead end", "disagrees", "invalid")
 SECONDS = 20.0

@@ -24,9 +24,9 @@ from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.messages import EngineRequest, Grammar
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.tokenizer import load_tokenizer
-from zqserve.server.constraint import Constraint
-from zqserve.server.grammar_worker import compile_constraint
-from zqserve.server.model_info import load_model_info
+from zqserve.server.constraints.constraint import Constraint
+from zqserve.server.constraints.grammar_worker import compile_constraint
+from zqserve.server.engine_link.model_info import load_model_info
 
 PROMPT = "{}: Describe a character of a role playing game, as a record with name, age and armor."
 CHARACTER = {

@@ -10,19 +10,19 @@ import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from .beam_group import BeamGroup
-from .beam_limits import beam_search_problem
-from .beam_stops import StopStrings
 from .config import EngineConfig
+from .constraints.guided_decoding import GuidedDecoding
 from .errors import UnsupportedModelError
-from .guided_decoding import GuidedDecoding
 from .host_runtime import tune_openmp
 from .memory_shortage import OUT_OF_MEMORY, run_in_parts
 from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
-from .pooling_messages import PoolingRequest
-from .request import Request
-from .scheduler import ClientOutputs, Scheduler
-from .step import RequestResult, Runner, ScheduledRequest
+from .pooling.pooling_messages import PoolingRequest
+from .scheduling.beam_group import BeamGroup
+from .scheduling.beam_limits import beam_search_problem
+from .scheduling.beam_stops import StopStrings
+from .scheduling.request import Request
+from .scheduling.scheduler import ClientOutputs, Scheduler
+from .scheduling.step import RequestResult, Runner, ScheduledRequest
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def build_engine_core(config: EngineConfig, progress: Callable[[str], None] = lo
         raise UnsupportedModelError(f"{config.model} is not the directory of a model: it has no config.json.")
     tune_openmp()
     # Here and not above: it brings torch, which whoever only imports this module does not want to wait for.
-    from .model_runner import ModelRunner
+    from .model.model_runner import ModelRunner
 
     return EngineCore(ModelRunner(config, progress), config)
 

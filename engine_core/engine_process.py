@@ -35,7 +35,7 @@ from .messages import (
     ResetPrefixCache,
     StepOutputs,
 )
-from .pooling_messages import PoolingRequest
+from .pooling.pooling_messages import PoolingRequest
 from .pulse import Pulse
 from .serving_core import Core, build_core
 from .wire import WireError, pack, unpack_to_engine

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from .pooling_messages import Pooled, PoolingRequest
+from .pooling.pooling_messages import Pooled, PoolingRequest
 from .sampling_params import SamplingParams
 
 PROTOCOL = b"zq1"

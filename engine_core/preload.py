@@ -16,7 +16,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .guided_decoding import load_loops
+from .constraints.guided_decoding import load_loops
 from .host_runtime import tune_openmp
 
 
@@ -26,7 +26,7 @@ def preload() -> None:
     gc.disable()
     tune_openmp()
     _import_lean_transformers()
-    from . import model_runner, pooling_loader  # noqa: F401
+    from .pooling import pooling_loader  # noqa: F401
 
     _prepare_loading()
     load_loops()

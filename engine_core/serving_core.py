@@ -16,9 +16,9 @@ from .engine import EngineCore, build_engine_core
 from .errors import UnsupportedModelError
 from .host_runtime import tune_openmp
 from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
-from .pooling_core import PoolingCore
-from .pooling_messages import PoolingRequest
-from .scheduler import ClientOutputs
+from .pooling.pooling_core import PoolingCore
+from .pooling.pooling_messages import PoolingRequest
+from .scheduling.scheduler import ClientOutputs
 from .serving_mode import serving_mode
 
 logger = logging.getLogger(__name__)
@@ -36,8 +36,8 @@ def build_core(config: EngineConfig, progress: Callable[[str], None] = logger.in
         return build_engine_core(config, progress)
     tune_openmp()
     # Here and not above: they bring torch, which whoever only imports this module does not want to wait for.
-    from .model_runner import ModelRunner
-    from .pooling_loader import load_pooling_runner, share_with_generation
+    from .model.model_runner import ModelRunner
+    from .pooling.pooling_loader import load_pooling_runner, share_with_generation
 
     if not mode.generates:
         return ServingCore(PoolingCore(load_pooling_runner(config, mode.pooling, progress), config, mode.pooling_tasks))

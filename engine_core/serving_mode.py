@@ -13,7 +13,7 @@ from typing import Literal
 
 from .errors import UnsupportedModelError
 from .model_files import read_json
-from .pooling_params import PoolingTask
+from .pooling.pooling_params import PoolingTask
 
 TaskFlag = Literal["auto", "generate", "embedding", "embed", "score", "classify"]
 RunnerFlag = Literal["auto", "generate", "pooling"]

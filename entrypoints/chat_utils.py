@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..server.chat_template import load_chat_template
+from ..server.prompts.chat_template import load_chat_template
 
 __all__ = ["load_chat_template"]

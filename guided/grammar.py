@@ -15,18 +15,18 @@ from typing import Any, Literal
 
 import msgspec
 
+from .automata.cells import DEAD
+from .automata.pushdown import Pushdown
 from .budget import Budget
-from .cells import DEAD
-from .choice import read_choice
-from .context_free import ContextFreeMachine
 from .errors import GrammarError
-from .json_machine import JsonMachine, JsonOptions
-from .json_schema import Schema, SchemaOptions, is_shallow, read_schema
-from .json_whitespace import WhitespaceOptions
-from .language import JointAutomaton, Language
-from .pushdown import Pushdown
-from .structural_tag import read_grammar, read_structural_tag
-from .text_lowering import Utf8Rows
+from .grammars.choice import read_choice
+from .grammars.context_free import ContextFreeMachine
+from .grammars.structural_tag import read_grammar, read_structural_tag
+from .json_schema.machine import JsonMachine, JsonOptions
+from .json_schema.schema import Schema, SchemaOptions, is_shallow, read_schema
+from .json_schema.whitespace import WhitespaceOptions
+from .languages.language import JointAutomaton, Language
+from .languages.text_lowering import Utf8Rows
 
 MAX_TEXT_BYTES = 1 << 20
 """A pattern, schema or grammar longer than this is refused."""

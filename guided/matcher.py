@@ -19,10 +19,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from .configuration import Configuration, Forced, Mask, Starts
-from .grammar_cache import GrammarCache
-from .pushdown import Pushdown
-from .token_trie import Vocabulary
+from .automata.configuration import Configuration, Forced, Mask, Starts
+from .automata.pushdown import Pushdown
+from .masks.grammar_cache import GrammarCache
+from .masks.token_trie import Vocabulary
 
 
 class Grammar(Protocol):

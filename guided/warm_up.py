@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .common_languages import load_common_languages
+from .automata.pushdown import Pushdown
+from .json_schema.common_languages import load_common_languages
+from .languages.text_lowering import any_string_block
+from .masks.token_steps import find_loops
+from .masks.token_trie import Vocabulary
+from .masks.trie_nodes import add_twins
 from .matcher import GrammarMatcher
-from .pushdown import Pushdown
-from .text_lowering import any_string_block
-from .token_steps import find_loops
-from .token_trie import Vocabulary
-from .trie_nodes import add_twins
 
 
 @dataclass(frozen=True)

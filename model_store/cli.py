@@ -12,7 +12,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from ..engine_core.config import Dtype
 from ..engine_core.errors import UnsupportedModelError
-from ..server.model_info import resolve_model
+from ..server.engine_link.model_info import resolve_model
 from .cache import StoredModel, cached_models, models_in
 from .description import ModelDescription, describe
 from .inspection import Finding, inspect

@@ -18,8 +18,8 @@ from ..engine_core.model_files import read_json
 from ..engine_core.sampling_params import SamplingParams
 from ..engine_core.serving_mode import serving_mode
 from ..engine_core.tokenizer import load_tokenizer
-from ..server.chat_template import ChatTemplate
-from ..server.model_info import load_model_info
+from ..server.engine_link.model_info import load_model_info
+from ..server.prompts.chat_template import ChatTemplate
 from .cache import kind_name
 from .known_architectures import is_known
 from .weights import read_header, torch_files, weight_files, weight_map

@@ -19,19 +19,19 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 
 from ..engine_core.errors import EngineDeadError, InvalidRequestError, RequestFailedError
-from . import errors
-from .admission import AdmissionMiddleware
-from .auth import AuthMiddleware
-from .body_timeout import BodyTimeoutMiddleware
-from .client_watch import ClientWatchMiddleware
+from .admission.admission import AdmissionMiddleware
+from .admission.client_watch import ClientWatchMiddleware
+from .admission.drain import DrainMiddleware
+from .admission.rate_limits import RateLimits
 from .config import ServerConfig
-from .custom_middleware import load_middleware
-from .docs_page import DOCS_PATHS, docs_routes
-from .drain import DrainMiddleware
-from .errors import ApiError, UnexpectedErrors
-from .metrics import HttpRequestCounter
-from .rate_limits import RateLimits
-from .request_id import RequestIdMiddleware
+from .http import errors
+from .http.auth import AuthMiddleware
+from .http.body_timeout import BodyTimeoutMiddleware
+from .http.custom_middleware import load_middleware
+from .http.docs_page import DOCS_PATHS, docs_routes
+from .http.errors import ApiError, UnexpectedErrors
+from .http.metrics import HttpRequestCounter
+from .http.request_id import RequestIdMiddleware
 from .routes import endpoints
 from .server_folder import ServerFolder
 from .server_status import ServerStatus

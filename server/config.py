@@ -26,7 +26,7 @@ from ..engine_core.config import (
     logprobs_mode_of,
 )
 from ..engine_core.serving_mode import ConvertFlag, RunnerFlag, TaskFlag
-from .structured_outputs_config import backend_of_config
+from .command_line.structured_outputs_config import backend_of_config
 
 ContentFormat = Literal["auto", "string", "openai"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical"]

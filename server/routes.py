@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import unserved
-from .chat_batch import ChatBatch
-from .chat_completions import ChatCompletions
-from .classification import Classification
-from .completions import Completions
-from .dev_endpoints import DevEndpoints
-from .embeddings import Embeddings, Pooling
-from .endpoint import ENGINE_ERRORS, NOT_SERVED, Endpoint
-from .generate import Generate
-from .health import HealthEndpoints
-from .invocations import Invocations, Target
-from .messages_routes import messages_endpoints
-from .models import ModelEndpoints
-from .pooling_job import NotGenerating
+from .endpoints import unserved
+from .endpoints.chat_batch import ChatBatch
+from .endpoints.chat_completions import ChatCompletions
+from .endpoints.classification import Classification
+from .endpoints.completions import Completions
+from .endpoints.dev_endpoints import DevEndpoints
+from .endpoints.embeddings import Embeddings, Pooling
+from .endpoints.generate import Generate
+from .endpoints.health import HealthEndpoints
+from .endpoints.invocations import Invocations, Target
+from .endpoints.messages_routes import messages_endpoints
+from .endpoints.models import ModelEndpoints
+from .endpoints.pooling_job import NotGenerating
+from .endpoints.responses_routes import responses_endpoints
+from .endpoints.scoring import Rerank, Score
+from .endpoints.tokenization import TokenizationEndpoints
+from .http.endpoint import ENGINE_ERRORS, NOT_SERVED, Endpoint
 from .protocol.chat import ChatBatchRequest, ChatCompletionRequest, ChatCompletionResponse
 from .protocol.completions import CompletionRequest, CompletionResponse
 from .protocol.events import ChatCompletionEvent, CompletionEvent
@@ -46,10 +49,7 @@ from .protocol.tokenization import (
     TokenizeCompletionRequest,
     TokenizeResponse,
 )
-from .responses_routes import responses_endpoints
-from .scoring import Rerank, Score
 from .services import Services
-from .tokenization import TokenizationEndpoints
 
 _CONVERSATION = [{"role": "user", "content": "What is the capital of France?"}]
 

@@ -7,27 +7,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..engine_core.guided_params import backend_options
-from ..engine_core.pooling_config import PoolingConfig, load_pooling_config
+from ..engine_core.pooling.pooling_config import PoolingConfig, load_pooling_config
 from ..engine_core.serving_mode import ServingMode, serving_mode
 from ..engine_core.tokenizer import Tokenizer, load_tokenizer
-from .admission import Admission
-from .api_keys import KeyRing
-from .chat_template import ChatTemplate, load_chat_template
+from .admission.admission import Admission
+from .admission.drain import Drain
 from .config import ServerConfig
-from .drain import Drain
-from .engine_client import EngineClient
-from .errors import ApiError
-from .grammar_compiler import GrammarCompiler
-from .input_processor import InputProcessor
-from .metrics import Metrics
-from .model_info import ModelInfo, load_model_info, overridden_sampling, resolve_tokenizer
-from .output_processor import OutputProcessor
-from .pooling_processor import PoolingProcessor
-from .quarantine import Quarantine
+from .constraints.grammar_compiler import GrammarCompiler
+from .engine_link.engine_client import EngineClient
+from .engine_link.input_processor import InputProcessor
+from .engine_link.model_info import ModelInfo, load_model_info, overridden_sampling, resolve_tokenizer
+from .engine_link.output_processor import OutputProcessor
+from .engine_link.pooling_processor import PoolingProcessor
+from .engine_link.quarantine import Quarantine
+from .http.api_keys import KeyRing
+from .http.errors import ApiError
+from .http.metrics import Metrics
+from .prompts.chat_template import ChatTemplate, load_chat_template
+from .prompts.template_renderer import TemplateRenderer
 from .server_folder import ServerFolder
 from .server_status import EnginePhase, ServerStatus
-from .template_renderer import TemplateRenderer
-from .tool_settings import ToolSettings, load_tool_settings
+from .tools.tool_settings import ToolSettings, load_tool_settings
 
 RESTART_WAIT_SECONDS = 30.0
 """How long a new request waits for an engine that is being restarted, before it is told to come back."""

@@ -18,7 +18,17 @@ MAY_IMPORT = {
     "engine_core": {"engine_core", "guided", "kernels"},
     "server": {"server", "engine_core", "guided"},
     "model_store": {"model_store", "server", "engine_core"},
+    "offline": {"offline", "server", "engine_core", "llm", "outputs", "pooling_outputs", "prompt_input"},
 }
+LAYERS = {
+    "guided": ["automata", "masks", "languages", "json_schema", "grammars"],
+    "server": [
+        *("protocol", "http", "workers", "constraints", "engine_link", "tools", "prompts", "admission", "generation"),
+        *("endpoints", "processes", "command_line"),
+    ],
+    "engine_core": ["scheduling", "constraints", "model", "pooling"],
+}
+"""The folders within a folder: each imports only from those before it, and from the files beside them all."""
 
 
 def _imported_folders(file: Path) -> Iterator[str]:
@@ -44,6 +54,30 @@ def test_imports_point_one_way(folder: str) -> None:
         assert not wrong, f"{file.relative_to(ROOT)} imports from {wrong}"
 
 
+@pytest.mark.parametrize("folder", LAYERS)
+def test_imports_within_a_folder_point_one_way(folder: str) -> None:
+    layers = LAYERS[folder]
+    assert {path.parent.name for path in (ROOT / folder).glob("*/__init__.py")} == set(layers)
+    for number, layer in enumerate(layers):
+        for file in (ROOT / folder / layer).glob("*.py"):
+            for node in _imports_when_run(ast.parse(file.read_text())):
+                wrong = node.level == 2 and (node.module or "").split(".")[0] in layers[number + 1 :]
+                assert not wrong, f"{file.relative_to(ROOT)} imports from {node.module}"
+
+
+def _imports_when_run(tree: ast.Module) -> Iterator[ast.ImportFrom]:
+    """But for those that only type checkers see."""
+    typing = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in typing:
+            yield node
+
+
 def test_every_package_is_built_and_every_file_is_checked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     packages = project["setuptools"]["packages"]
@@ -60,10 +94,10 @@ def test_every_package_is_built_and_every_file_is_checked() -> None:
     [
         "zqserve",
         "zqserve.server.app",
-        "zqserve.server.cli",
-        "zqserve.server.launcher",
+        "zqserve.server.command_line.cli",
+        "zqserve.server.processes.launcher",
         "zqserve.model_store.cli",
-        "zqserve.server.engine_client",
+        "zqserve.server.engine_link.engine_client",
         "zqserve.engine_core.engine_process",
         "zqserve.engine_core.fork_server",
     ],

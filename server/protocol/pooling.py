@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from ...engine_core.pooling_params import PoolingTask
+from ...engine_core.pooling.pooling_params import PoolingTask
 from .limits import Priority
 
 Conversation = list[dict[str, Any]]

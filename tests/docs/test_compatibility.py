@@ -8,8 +8,8 @@ from collections import Counter
 import pytest
 
 from tests.running_server import ROOT
-from zqserve.server.cli import ServeCommand, Shown, UsageError, parse
-from zqserve.server.flag_compatibility import FOREIGN_FLAGS
+from zqserve.server.command_line.cli import ServeCommand, Shown, UsageError, parse
+from zqserve.server.command_line.flag_compatibility import FOREIGN_FLAGS
 
 PAGE = (ROOT / "docs" / "compatibility.md").read_text()
 ROWS = [

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from tests.running_server import ROOT
-from zqserve.server.api_keys import read_key_file
-from zqserve.server.cli import ServeCommand, parse
+from zqserve.server.command_line.cli import ServeCommand, parse
+from zqserve.server.http.api_keys import read_key_file
 
 PAGE = (ROOT / "docs" / "deployment.md").read_text()
 

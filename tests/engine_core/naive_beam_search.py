@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from zqserve.engine_core.beam_search import EarlyStopping
+from zqserve.engine_core.scheduling.beam_search import EarlyStopping
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from zqserve.engine_core.beam_group import BeamGroup
 from zqserve.engine_core.messages import EngineRequest, TokenLogprobs
-from zqserve.engine_core.request import Request, RequestStatus
-from zqserve.engine_core.step import Candidates, RequestResult, ScheduledRequest
+from zqserve.engine_core.scheduling.beam_group import BeamGroup
+from zqserve.engine_core.scheduling.request import Request, RequestStatus
+from zqserve.engine_core.scheduling.step import Candidates, RequestResult, ScheduledRequest
 
 EOS = 2
 VOCAB_SIZE = 64
@@ -26,7 +26,7 @@ class StepFailure(RuntimeError):
 
 
 class PagedModel:
-    """Implements `zqserve.engine_core.step.Runner`."""
+    """Implements `zqserve.engine_core.scheduling.step.Runner`."""
 
     dtype = "float32"
 

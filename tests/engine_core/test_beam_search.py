@@ -10,9 +10,9 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from zqserve.engine_core.beam_search import Beam, BeamSearch, EarlyStopping, Ending
 from zqserve.engine_core.engine import EngineCore
 from zqserve.engine_core.messages import BeamOutput, EngineOutput, EngineRequest
+from zqserve.engine_core.scheduling.beam_search import Beam, BeamSearch, EarlyStopping, Ending
 
 from .naive_beam_search import Found, search
 from .paged_model import EOS, VOCAB_SIZE, PagedModel, generate_alone, log_probabilities, next_fingerprint

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from zqserve.engine_core.block_pool import BlockPool
+from zqserve.engine_core.scheduling.block_pool import BlockPool
 
 NUM_BLOCKS = 6
 

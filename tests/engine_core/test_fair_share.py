@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore
-from zqserve.engine_core.fair_share import Turns
 from zqserve.engine_core.messages import EngineRequest
 from zqserve.engine_core.sampling_params import SamplingParams
+from zqserve.engine_core.scheduling.fair_share import Turns
 
 from .paged_model import PagedModel
 

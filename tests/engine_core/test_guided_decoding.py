@@ -17,19 +17,19 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from tests.server import tiny_tokenizers
-from zqserve.engine_core import grammar_reader, guided_decoding, guided_step
 from zqserve.engine_core.config import EngineConfig
+from zqserve.engine_core.constraints import grammar_reader, guided_decoding, guided_step
+from zqserve.engine_core.constraints.guided_decoding import load_vocabulary
 from zqserve.engine_core.engine import EngineCore, build_engine_core
-from zqserve.engine_core.guided_decoding import load_vocabulary
 from zqserve.engine_core.messages import EngineOutput, EngineRequest, Grammar, TokenLogprobs
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.tokenizer import Tokenizer
 from zqserve.guided import budget
-from zqserve.guided.configuration import Mask
+from zqserve.guided.automata.configuration import Mask
 from zqserve.guided.grammar import CompiledGrammar
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.server.constraint import Constraint, ConstraintKind
-from zqserve.server.grammar_worker import compile_constraint
+from zqserve.server.constraints.constraint import Constraint, ConstraintKind
+from zqserve.server.constraints.grammar_worker import compile_constraint
 
 EOS = 2
 SENTENCE = "The capital of France is Paris. The quick brown fox jumps over the lazy dog."

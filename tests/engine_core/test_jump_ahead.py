@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.server import tiny_tokenizers
-from zqserve.engine_core.guided_decoding import text_of_tokens
-from zqserve.engine_core.jump_ahead import JumpAhead
+from zqserve.engine_core.constraints.guided_decoding import text_of_tokens
+from zqserve.engine_core.constraints.jump_ahead import JumpAhead
 from zqserve.engine_core.tokenizer import Tokenizer
 
 TEXT = "The capital of France is Paris. def main(argument: int) -> None: höher, naïve, 日本語"

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from zqserve.engine_core import model_surgery
-from zqserve.engine_core.attention import AttentionLayers
-from zqserve.engine_core.gated_mlp import fuse_mlp
+from zqserve.engine_core.model import model_surgery
+from zqserve.engine_core.model.attention import AttentionLayers
+from zqserve.engine_core.model.gated_mlp import fuse_mlp
 from zqserve.kernels.paged_attention import PagedAttention, make_batch
 from zqserve.kernels.thread_pool import ThreadPool
 

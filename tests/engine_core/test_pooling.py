@@ -25,8 +25,8 @@ from tests.tiny_poolers import (
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.errors import UnsupportedModelError
 from zqserve.engine_core.messages import EngineOutput, EngineRequest
-from zqserve.engine_core.pooling_messages import PoolingRequest
-from zqserve.engine_core.pooling_params import PoolingParams, PoolingTask
+from zqserve.engine_core.pooling.pooling_messages import PoolingRequest
+from zqserve.engine_core.pooling.pooling_params import PoolingParams, PoolingTask
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.serving_core import Core, ServingCore, build_core
 from zqserve.engine_core.serving_mode import serving_mode

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.engine_core.prefix_cache import PrefixCache, extend_block_hashes
+from zqserve.engine_core.scheduling.prefix_cache import PrefixCache, extend_block_hashes
 
 BLOCK_SIZE = 3
 token_lists = st.lists(st.integers(0, 2**31 - 1) | st.integers(0, 2), max_size=12)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from zqserve.guided.json_clauses import ArrayClause, ObjectClause
-from zqserve.guided.json_schema import Schema, alternatives
-from zqserve.guided.json_schema_nodes import value_key
+from zqserve.guided.json_schema.clauses import ArrayClause, ObjectClause
+from zqserve.guided.json_schema.schema import Schema, alternatives
+from zqserve.guided.json_schema.schema_nodes import value_key
 
 
 def satisfies(schema: Schema, value: Any) -> bool:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from zqserve.guided.cells import DEAD
-from zqserve.guided.choice_rows import Choices, add_choices
+from zqserve.guided.automata.cells import DEAD
+from zqserve.guided.automata.choice_rows import Choices, add_choices
+from zqserve.guided.automata.pushdown import Pushdown
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import Pushdown
-from zqserve.guided.token_trie import Vocabulary
 
 EOS = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from zqserve.guided.grammar_rules import (
+from zqserve.guided.grammars.grammar_rules import (
     Choice,
     Expression,
     Literal,
@@ -147,6 +147,6 @@ class Recogniser:
 
 
 def _beginning_with(text: str):
-    from zqserve.guided.language import Language
+    from zqserve.guided.languages.language import Language
 
     return Language.literal(text) + Language.everything()

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zqserve.guided.automata.pushdown import Pushdown
 from zqserve.guided.budget import Budget
-from zqserve.guided.char_set import CharSet
-from zqserve.guided.context_free import ContextFreeMachine
 from zqserve.guided.errors import BudgetExceededError, GrammarError
-from zqserve.guided.grammar_rules import (
+from zqserve.guided.grammars.context_free import ContextFreeMachine
+from zqserve.guided.grammars.grammar_rules import (
     EMPTY,
     Choice,
     Expression,
@@ -26,9 +26,9 @@ from zqserve.guided.grammar_rules import (
     Rules,
     Sequence,
 )
-from zqserve.guided.language import Language
+from zqserve.guided.languages.char_set import CharSet
+from zqserve.guided.languages.language import Language
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import Pushdown
 
 from .hand_made import EOS, HandMade, generate, make_vocabulary
 from .naive_recogniser import Recogniser

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided import slices, text_lowering
+from zqserve.guided.automata.pushdown import Pushdown
 from zqserve.guided.errors import GrammarError
 from zqserve.guided.grammar import GrammarSpec, compile_grammar
-from zqserve.guided.language import JointAutomaton, Language
+from zqserve.guided.languages import text_lowering
+from zqserve.guided.languages.language import JointAutomaton, Language
+from zqserve.guided.languages.text_lowering import JsonStringRows, Utf8Rows
+from zqserve.guided.masks import slices
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import Pushdown
-from zqserve.guided.text_lowering import JsonStringRows, Utf8Rows
-from zqserve.guided.token_trie import Vocabulary
 
 from .hand_made import EOS, HandMade, allowed_tokens, make_vocabulary, tokens_taken
 from .test_regex import PATTERNS

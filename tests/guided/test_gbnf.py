@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided.char_set import CharSet
 from zqserve.guided.errors import GrammarError
-from zqserve.guided.gbnf import read_gbnf
 from zqserve.guided.grammar import GrammarSpec, compile_grammar
-from zqserve.guided.grammar_rules import (
+from zqserve.guided.grammars.gbnf import read_gbnf
+from zqserve.guided.grammars.grammar_rules import (
     Choice,
     Expression,
     Literal,
@@ -20,6 +19,7 @@ from zqserve.guided.grammar_rules import (
     Rules,
     Sequence,
 )
+from zqserve.guided.languages.char_set import CharSet
 
 from .naive_recogniser import Recogniser
 from .test_context_free import accepts, begins

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided import json_repetition
 from zqserve.guided.errors import GrammarError
 from zqserve.guided.grammar import CompiledGrammar
+from zqserve.guided.json_schema import repetition as json_repetition
 from zqserve.guided.matcher import GrammarMatcher
 
 from .test_json_machine import BYTES, compiled, next_bytes

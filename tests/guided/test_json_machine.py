@@ -15,15 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zqserve.guided.automata.cells import DEAD
+from zqserve.guided.automata.pushdown import Pushdown
 from zqserve.guided.budget import Budget
-from zqserve.guided.cells import DEAD
 from zqserve.guided.errors import BudgetExceededError, GrammarError
 from zqserve.guided.grammar import CompiledGrammar, GrammarSpec, compile_grammar
-from zqserve.guided.json_machine import JsonMachine, JsonOptions
-from zqserve.guided.json_schema import read_schema
-from zqserve.guided.json_whitespace import WhitespaceOptions
+from zqserve.guided.json_schema.machine import JsonMachine, JsonOptions
+from zqserve.guided.json_schema.schema import read_schema
+from zqserve.guided.json_schema.whitespace import WhitespaceOptions
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import Pushdown
 
 from .hand_made import EOS, make_vocabulary
 from .schema_strategies import VALUES, schemas

@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.validators import validator_for
 
 from zqserve.guided.errors import GrammarError
-from zqserve.guided.json_schema import (
+from zqserve.guided.json_schema.schema import (
     EVERYTHING,
     NOTHING,
     SchemaOptions,

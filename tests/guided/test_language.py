@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zqserve.guided.budget import Budget
-from zqserve.guided.char_set import CharSet
 from zqserve.guided.errors import BudgetExceededError
-from zqserve.guided.language import JointAutomaton, Language
+from zqserve.guided.languages.char_set import CharSet
+from zqserve.guided.languages.language import JointAutomaton, Language
 
 ALPHABET = "ab\n"
 TEXTS = ["".join(letters) for length in range(5) for letters in product(ALPHABET, repeat=length)]

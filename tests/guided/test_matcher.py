@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided import grammar_cache, slices
+from zqserve.guided.automata.pushdown import Pushdown
 from zqserve.guided.budget import Budget
 from zqserve.guided.errors import BudgetExceededError
 from zqserve.guided.grammar import GrammarSpec, compile_grammar
+from zqserve.guided.masks import grammar_cache, slices
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import Pushdown
-from zqserve.guided.token_trie import Vocabulary
 
 from .hand_made import (
     EOS,

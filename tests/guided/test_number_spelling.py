@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided import number_spelling
-from zqserve.guided.language import JointAutomaton, Language
+from zqserve.guided.languages import number_spelling
+from zqserve.guided.languages.language import JointAutomaton, Language
 
 PLAIN = st.one_of(
     st.integers(-1200, 1200).map(str),

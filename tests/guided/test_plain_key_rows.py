@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zqserve.guided.grammar import GrammarSpec, compile_grammar
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.token_trie import Vocabulary
 
 BYTES = Vocabulary([None, b"", *(bytes([byte]) for byte in range(256))], [0])
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zqserve.guided import tables as tables_module
-from zqserve.guided.block import Block
-from zqserve.guided.cells import DEAD, SMALL_RESULTS, pop_cell
-from zqserve.guided.choice_rows import add_choices
+from zqserve.guided.automata import tables as tables_module
+from zqserve.guided.automata.block import Block
+from zqserve.guided.automata.cells import DEAD, SMALL_RESULTS, pop_cell
+from zqserve.guided.automata.choice_rows import add_choices
+from zqserve.guided.automata.finite_table import finite_table
+from zqserve.guided.automata.pushdown import Pushdown
 from zqserve.guided.errors import GrammarError
-from zqserve.guided.finite_table import finite_table
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.pushdown import Pushdown
 
 from .hand_made import Automaton, Counted, HandMade, Json, allowed_tokens, generate, make_vocabulary
 

@@ -8,11 +8,11 @@ from decimal import Decimal
 import pytest
 
 from zqserve.guided.grammar import GrammarSpec, compile_grammar
-from zqserve.guided.language import JointAutomaton, Language
+from zqserve.guided.languages.language import JointAutomaton, Language
+from zqserve.guided.languages.number_blocks import number_block
+from zqserve.guided.languages.number_spelling import at_least, integer, number
+from zqserve.guided.masks.token_trie import Vocabulary
 from zqserve.guided.matcher import GrammarMatcher
-from zqserve.guided.number_blocks import number_block
-from zqserve.guided.number_spelling import at_least, integer, number
-from zqserve.guided.token_trie import Vocabulary
 
 VOCABULARY = Vocabulary([*(bytes((byte,)) for byte in range(256)), b'name"', b'":', b'"a', None], [259])
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from interegular import parse_pattern
 
 from zqserve.guided.errors import GrammarError
-from zqserve.guided.language import JointAutomaton, Language
+from zqserve.guided.languages.language import JointAutomaton, Language
 
 ATOMS = st.sampled_from(
     ["a", "b", "c", ".", "[ab]", "[^a]", r"\d", r"\w", r"\W", r"\s", "1", "é", r"\n", "[a-c1]", "(?:)"]

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided.language import JointAutomaton, Language
-from zqserve.guided.string_formats import format_language
+from zqserve.guided.languages.language import JointAutomaton, Language
+from zqserve.guided.languages.string_formats import format_language
 
 FORMATS = [
     "date-time",

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.guided.cells import DEAD
-from zqserve.guided.language import JointAutomaton, Language
-from zqserve.guided.pushdown import Pushdown
-from zqserve.guided.text_lowering import JsonStringRows, Utf8Rows
+from zqserve.guided.automata.cells import DEAD
+from zqserve.guided.automata.pushdown import Pushdown
+from zqserve.guided.languages.language import JointAutomaton, Language
+from zqserve.guided.languages.text_lowering import JsonStringRows, Utf8Rows
 
 CHARACTERS = st.characters(exclude_categories=["Cs"])
 TEXTS = st.text(st.one_of(st.sampled_from('ab"\\/\n\t\x00é߿ࠀ￿𐀀😀\U0010ffff\ud7ff\ue000'), CHARACTERS), max_size=4)

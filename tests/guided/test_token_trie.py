@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zqserve.guided.slices import JSON_TEXT, NO_SLICE, ROOT, USES_BEFORE, Slices
-from zqserve.guided.token_trie import Vocabulary
-from zqserve.guided.trie_nodes import (
+from zqserve.guided.masks.slices import JSON_TEXT, NO_SLICE, ROOT, USES_BEFORE, Slices
+from zqserve.guided.masks.token_trie import Vocabulary
+from zqserve.guided.masks.trie_nodes import (
     BYTE_MASK,
     DEPTH_MASK,
     DEPTH_SHIFT,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from zqserve.server.api_keys import ApiKey, KeyRing, read_key_file
-from zqserve.server.errors import ApiError
-from zqserve.server.rate_limits import RateLimits
+from zqserve.server.admission.rate_limits import RateLimits
+from zqserve.server.http.api_keys import ApiKey, KeyRing, read_key_file
+from zqserve.server.http.errors import ApiError
 
 
 class Clock:

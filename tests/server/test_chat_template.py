@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from tests.server import tiny_tokenizers
 from zqserve.engine_core.errors import InvalidRequestError
 from zqserve.engine_core.tokenizer import Tokenizer
-from zqserve.server.chat_template import ChatTemplate, detect_content_format, load_chat_template
+from zqserve.server.prompts.chat_template import ChatTemplate, detect_content_format, load_chat_template
 
 LLAMA_3 = """{{- bos_token }}
 {%- if messages[0]['role'] == 'system' %}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from zqserve.engine_core.config import EngineConfig
-from zqserve.server.cli import ServeCommand, Shown, UsageError, parse
+from zqserve.server.command_line.cli import ServeCommand, Shown, UsageError, parse
+from zqserve.server.command_line.flag_compatibility import FOREIGN_FLAGS
 from zqserve.server.config import ServerConfig
-from zqserve.server.custom_middleware import load_middleware
-from zqserve.server.flag_compatibility import FOREIGN_FLAGS
+from zqserve.server.http.custom_middleware import load_middleware
 
 
 def command(*argv: str) -> ServeCommand:
@@ -388,7 +388,7 @@ def test_middleware_that_is_none_is_refused(path: str) -> None:
 
 def test_command_line_needs_neither_torch_nor_the_web_framework() -> None:
     code = (
-        "import sys; from zqserve.server.cli import parse; parse(['m']);"
+        "import sys; from zqserve.server.command_line.cli import parse; parse(['m']);"
         "print([name for name in ('torch', 'transformers', 'starlette', 'tokenizers') if name in sys.modules])"
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.server import tiny_tokenizers
 from zqserve.engine_core.tokenizer import Tokenizer
-from zqserve.server.detokenizer import make_detokenizer
+from zqserve.server.engine_link.detokenizer import make_detokenizer
 
 TEXT = "Naïve 日本語 😀👨‍👩‍👧 fox.\n The end"
 

@@ -28,11 +28,11 @@ from zqserve.engine_core.messages import (
 )
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.wire import pack, unpack_to_engine
-from zqserve.server.engine_client import EngineClient, RequestStream
-from zqserve.server.input_processor import InputProcessor, Prompt
-from zqserve.server.model_info import ModelInfo
-from zqserve.server.output_processor import OutputProcessor, SampleDelta
-from zqserve.server.quarantine import Quarantine
+from zqserve.server.engine_link.engine_client import EngineClient, RequestStream
+from zqserve.server.engine_link.input_processor import InputProcessor, Prompt
+from zqserve.server.engine_link.model_info import ModelInfo
+from zqserve.server.engine_link.output_processor import OutputProcessor, SampleDelta
+from zqserve.server.engine_link.quarantine import Quarantine
 
 READY = EngineReady(max_model_len=64, vocab_size=300, num_blocks=4, block_size=16, dtype="float32")
 PROMPT = Prompt([50, 51])

@@ -11,13 +11,13 @@ from typing import Any
 import psutil
 import pytest
 
+from zqserve.engine_core.constraints.grammar_reader import GrammarReader
 from zqserve.engine_core.errors import InvalidRequestError
-from zqserve.engine_core.grammar_reader import GrammarReader
 from zqserve.engine_core.messages import Grammar
 from zqserve.guided.errors import GrammarError
-from zqserve.server.constraint import Constraint, ConstraintKind
-from zqserve.server.grammar_compiler import MAX_SLOW, SLOW_NICENESS, GrammarCompiler
-from zqserve.server.grammar_worker import compile_constraint
+from zqserve.server.constraints.constraint import Constraint, ConstraintKind
+from zqserve.server.constraints.grammar_compiler import MAX_SLOW, SLOW_NICENESS, GrammarCompiler
+from zqserve.server.constraints.grammar_worker import compile_constraint
 
 
 def regex(pattern: str) -> Constraint:
@@ -62,7 +62,10 @@ def workers() -> list[psutil.Process]:
     found = []
     for child in psutil.Process().children():
         with contextlib.suppress(psutil.Error):
-            if "zqserve.server.grammar_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+            if (
+                "zqserve.server.constraints.grammar_worker" in child.cmdline()
+                and child.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(child)
     return found
 

@@ -373,7 +373,10 @@ def compilers(server: RunningServer) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(server.process.pid).children(recursive=True):
         with contextlib.suppress(psutil.Error):
-            if "zqserve.server.grammar_worker" in child.cmdline() and child.status() != psutil.STATUS_ZOMBIE:
+            if (
+                "zqserve.server.constraints.grammar_worker" in child.cmdline()
+                and child.status() != psutil.STATUS_ZOMBIE
+            ):
                 found.append(child)
     return found
 

@@ -12,8 +12,8 @@ from tests.server import tiny_tokenizers
 from zqserve.engine_core.errors import InvalidRequestError
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.tokenizer import Tokenizer
-from zqserve.server.input_processor import InputProcessor, Prompt, TruncationSide
-from zqserve.server.model_info import ModelInfo
+from zqserve.server.engine_link.input_processor import InputProcessor, Prompt, TruncationSide
+from zqserve.server.engine_link.model_info import ModelInfo
 
 VOCAB_SIZE = 512
 MAX_MODEL_LEN = 32

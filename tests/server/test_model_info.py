@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zqserve.server.model_info import ModelInfo, load_model_info, resolve_model
+from zqserve.server.engine_link.model_info import ModelInfo, load_model_info, resolve_model
 
 
 def load(

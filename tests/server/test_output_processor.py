@@ -12,7 +12,7 @@ from tests.server import tiny_tokenizers
 from zqserve.engine_core.messages import EngineOutput, EngineRequest, TokenLogprobs
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.engine_core.tokenizer import Tokenizer
-from zqserve.server.output_processor import OutputProcessor, RequestState, SampleDelta, merge_deltas
+from zqserve.server.engine_link.output_processor import OutputProcessor, RequestState, SampleDelta, merge_deltas
 
 EOS = 2
 PROMPT = [50, 51, 52]

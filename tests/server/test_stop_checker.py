@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zqserve.server.stop_checker import StopChecker
+from zqserve.server.engine_link.stop_checker import StopChecker
 
 
 def run(pieces: list[str], stop: list[str], *, include: bool = False, exempt: int = 0) -> tuple[str, str | None]:

@@ -14,9 +14,9 @@ import pytest
 
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine_process import EngineProcessArgs
-from zqserve.server import supervisor as supervisor_module
+from zqserve.server.processes import supervisor as supervisor_module
+from zqserve.server.processes.supervisor import Supervisor
 from zqserve.server.server_status import EnginePhase, ServerStatus
-from zqserve.server.supervisor import Supervisor
 
 BEGIN = """
 import os, signal, sys, time

@@ -14,11 +14,11 @@ from tests.running_server import DEMO_MODEL
 from zqserve import LLM, SamplingParams, StructuredOutputsParams
 from zqserve.engine_core.errors import InvalidRequestError
 from zqserve.engine_core.tokenizer import Tokenizer, load_tokenizer
-from zqserve.server.constraint import Constraint
-from zqserve.server.tool_choice import ToolPlan, plan_tools, shown_tools
-from zqserve.server.tool_parsers.formats import FORMATS
-from zqserve.server.tool_parsers.pieces import ToolCall, gathered
-from zqserve.server.tool_settings import ToolSettings, load_tool_settings
+from zqserve.server.constraints.constraint import Constraint
+from zqserve.server.tools.formats import FORMATS
+from zqserve.server.tools.pieces import ToolCall, gathered
+from zqserve.server.tools.tool_choice import ToolPlan, plan_tools, shown_tools
+from zqserve.server.tools.tool_settings import ToolSettings, load_tool_settings
 
 NAMES = ("hermes", "llama3_json", "mistral", "pythonic", "qwen3_xml")
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.server.tool_definitions import read_tools
-from zqserve.server.tool_parsers.formats import FORMATS, detect_format, parse_tool_calls
-from zqserve.server.tool_parsers.parser import ToolCallParser
-from zqserve.server.tool_parsers.pieces import Content, Piece, ToolCallArguments, ToolCallStart, gathered
+from zqserve.server.tools.formats import FORMATS, detect_format, parse_tool_calls
+from zqserve.server.tools.parser import ToolCallParser
+from zqserve.server.tools.pieces import Content, Piece, ToolCallArguments, ToolCallStart, gathered
+from zqserve.server.tools.tool_definitions import read_tools
 
 NAMES = ("hermes", "llama3_json", "mistral", "pythonic", "qwen3_xml")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 
-from zqserve.server.turnstile import PER_ROUND, Turnstile
+from zqserve.server.admission.turnstile import PER_ROUND, Turnstile
 
 
 def test_a_crowd_passes_in_order_with_rounds_for_others_in_between() -> None:

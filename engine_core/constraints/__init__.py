@@ -1,0 +1,1 @@
+"""Guided decoding in the engine: what follows each answer through its grammar."""

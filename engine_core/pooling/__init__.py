@@ -1,0 +1,1 @@
+"""Embeddings, scores and classes: models that give a vector and not a text."""

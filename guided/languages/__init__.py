@@ -1,0 +1,1 @@
+"""Regular languages of text: character sets, terms and their derivatives, regexes, formats, numbers."""

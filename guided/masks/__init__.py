@@ -1,0 +1,1 @@
+"""From an automaton to token masks: the vocabulary's trie, the compiled walk, what is remembered."""

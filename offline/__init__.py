@@ -1,0 +1,1 @@
+"""What stands behind `zqserve.LLM` beside the engine itself."""

@@ -1,0 +1,1 @@
+"""Which requests are let in, in what turn, and for how long."""

@@ -1,0 +1,1 @@
+"""One file an endpoint; those of larger APIs have a few."""

@@ -1,0 +1,133 @@
+"""The socket to the engine: one ZeroMQ DEALER for each engine that lives, greeted as soon as it can be reached.
+
+When an engine's process ends, its connection breaks. The socket is then thrown away with all that it still holds, and a
+new one waits for the next engine at the same address: nothing that was meant for one engine can reach another, and
+nothing that one has said can be taken for another's.
+
+The event loop watches the descriptors of the socket and of its monitor; each time one wakes, everything that has
+arrived is taken (the descriptor only tells of changes).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import cast
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from ...engine_core.messages import FromEngine, Hello, ToEngine
+from ...engine_core.wire import WireError, pack, unpack_from_engine
+
+logger = logging.getLogger(__name__)
+
+RECONNECT_MILLISECONDS = 20
+"""Between attempts while no engine listens."""
+_BREAKS = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+
+Socket = zmq.Socket[bytes]
+
+
+class EngineConnection:
+    """All methods belong to the event loop on which it was opened."""
+
+    def __init__(self, address: str, *, on_message: Callable[[FromEngine], None], on_break: Callable[[], None]) -> None:
+        """on_break: the engine that was connected is gone; what is sent from then on is for the next one."""
+        self.last_heard = 0.0
+        """`time.monotonic()` of the last message of this engine."""
+        self.num_dropped = 0
+        """Messages that made no sense."""
+        self._address = address
+        self._on_message = on_message
+        self._on_break = on_break
+        self._context: zmq.Context[Socket] | None = None
+        self._socket: Socket | None = None
+        self._monitor: Socket | None = None
+
+    def open(self) -> None:
+        """Begin to connect; does not wait for an engine."""
+        self._loop = asyncio.get_running_loop()
+        self._context = zmq.Context()
+        self._connect()
+
+    def close(self) -> None:
+        """Disconnect: the engine then forgets this front-end."""
+        if self._context is not None:
+            self._disconnect()
+            self._context.destroy(linger=0)
+            self._context = None
+
+    def send(self, message: ToEngine) -> None:
+        """Queue a message; dropped when the connection is closed."""
+        if self._socket is None:
+            return
+        self._socket.send_multipart(pack(message), zmq.NOBLOCK)
+        # Sending may have used up the descriptor's event of a message that arrived meanwhile.
+        events = self._socket.getsockopt(zmq.EVENTS)
+        if isinstance(events, int) and events & zmq.POLLIN:
+            self._loop.call_soon(self._receive)
+
+    def _connect(self) -> None:
+        assert self._context is not None
+        socket = self._socket = self._context.socket(zmq.DEALER)
+        socket.set(zmq.LINGER, 0)
+        # The requests are bounded where they are accepted, and what they bring by their max_tokens.
+        socket.set(zmq.SNDHWM, 0)
+        socket.set(zmq.RCVHWM, 0)
+        socket.set(zmq.RECONNECT_IVL, RECONNECT_MILLISECONDS)
+        self._monitor = cast("Socket", socket.get_monitor_socket(_BREAKS))
+        socket.connect(self._address)
+        self._loop.add_reader(socket.fileno(), self._receive)
+        self._loop.add_reader(self._monitor.fileno(), self._watch)
+        # A descriptor tells of nothing before its socket has been found empty once.
+        self._loop.call_soon(self._receive)
+        self._loop.call_soon(self._watch)
+        self.send(Hello())
+
+    def _disconnect(self) -> None:
+        for socket in (self._monitor, self._socket):
+            if socket is not None:
+                self._loop.remove_reader(socket.fileno())
+        if self._socket is not None:
+            self._socket.disable_monitor()
+            self._socket.close(linger=0)
+        if self._monitor is not None:
+            self._monitor.close(linger=0)
+        self._socket = self._monitor = None
+
+    def _receive(self) -> None:
+        """Take in all that has arrived."""
+        while self._socket is not None:
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = unpack_from_engine(frames)
+            except WireError as error:
+                self._drop(error)
+                continue
+            self.last_heard = time.monotonic()
+            self._on_message(message)
+
+    def _watch(self) -> None:
+        """Look whether the connection has broken."""
+        while self._monitor is not None:
+            try:
+                recv_monitor_message(self._monitor, zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            # What the engine still said counts: it will not have to be computed again.
+            self._receive()
+            self._disconnect()
+            self.last_heard = 0.0
+            self._connect()
+            self._on_break()
+
+    def _drop(self, error: WireError) -> None:
+        self.num_dropped += 1
+        if self.num_dropped == 1:
+            logger.error("The engine sent something that makes no sense, which is dropped: %s", error)

@@ -1,0 +1,1 @@
+"""What all endpoints that generate share, from parameters to answers and events."""

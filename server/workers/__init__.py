@@ -1,0 +1,1 @@
+"""Killable processes for work that comes from outside: grammars and templates."""
