@@ -10,6 +10,7 @@ that lead on alike.
 
 from __future__ import annotations
 
+import dataclasses
 from functools import lru_cache
 from typing import Protocol
 
@@ -172,7 +173,7 @@ def any_string_block(accepted: int) -> Block:
         return Block(f"any string, {accepted}", cells, some.finals, is_text=True)
     pushdown = Pushdown()
     _AnyStringRows(pushdown, _AnyText(accepted)).row(0)
-    return closed_block(f"any string, {accepted}", pushdown)
+    return dataclasses.replace(closed_block(f"any string, {accepted}", pushdown), is_text=True)
 
 
 _SOME_RESULT = 1

@@ -16,7 +16,7 @@ from zqserve.engine_core.preload import preload
 
 preload()
 from zqserve.engine_core.config import EngineConfig
-from zqserve.engine_core.model_runner import ModelRunner
+from zqserve.engine_core.model.model_runner import ModelRunner
 
 for directory in sys.argv[1:]:
     ModelRunner(EngineConfig(model=directory, device="cpu", num_blocks=8, num_threads=1))

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from zqserve.guided.automata.pushdown import Pushdown
@@ -74,6 +74,7 @@ def test_a_pattern_of_bounded_length_is_matched_and_never_longer(pattern, least,
 
 @settings(max_examples=150, deadline=None)
 @given(PATTERNS, st.integers(0, 3), st.integers(0, 8), st.integers())
+@example(r"(?:\W(?:.)*?)*", 0, 2, 20)  # behind the first character all texts match
 def test_so_it_is_inside_of_a_json_string_with_its_escapes(pattern, least, more, seed):
     language = _language(pattern, least, least + more)
     pushdown = Pushdown()
