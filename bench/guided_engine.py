@@ -30,6 +30,8 @@ class Zqserve(Engine):
         self.compile_json({"type": "array", "items": {"type": "string"}}).matcher().mask()
         gc.collect()
         gc.freeze()
+        # As the engine sets them; and the process that compiles collects when its answer is out.
+        gc.set_threshold(20_000, 20, 20)
 
     def compile_json(self, schema: Any) -> Grammar:
         """A JSON Schema."""

@@ -8,6 +8,7 @@ its parent, and after work that left it large.
 
 from __future__ import annotations
 
+import gc
 import logging
 import pickle
 import sys
@@ -94,6 +95,7 @@ def main() -> None:
     load_common_languages()
     is_large = limit_memory(memory)
     decode = msgspec.msgpack.Decoder(Constraint).decode
+    gc.disable()  # until an answer is out: a collection may take longer than a compilation
     write_frame(answers, b"")
     is_last = False
     while not is_last:
@@ -104,6 +106,7 @@ def main() -> None:
         # Caches and fragments that a large grammar leaves behind are given back by ending.
         is_last = outcome.is_last = outcome.is_last or is_large()
         write_frame(answers, msgspec.msgpack.encode(outcome))
+        gc.collect()
 
 
 def _outcome(constraint: Constraint, memory: int) -> Outcome:
