@@ -136,7 +136,7 @@ def test_the_schema_goes_before_the_regex(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("separator", ["\n", "\0"])
 def test_a_stream_repeats_all_texts_as_they_grow(server: RunningServer, separator: str) -> None:
-    body: dict[str, Any] = {"prompt": PROMPT, "n": 2, "temperature": 0, "max_tokens": 8, "ignore_eos": True}
+    body: dict[str, Any] = {"prompt": PROMPT, "n": 2, "temperature": 0, "max_tokens": 64, "ignore_eos": True}
     if separator == "\0":
         body["stream_separator"] = separator
     response = ask(server, stream=True, **body)
@@ -145,7 +145,8 @@ def test_a_stream_repeats_all_texts_as_they_grow(server: RunningServer, separato
     assert end == ""
     states = [json.loads(text)["text"] for text in objects]
     assert states[-1] == post(server, **body)["text"]
-    assert len(states) >= 8
+    # A slow reader gets several steps in one object, so their number is not known; that the text grows is.
+    assert len(states) >= 3
     for before, after in pairwise(states):
         assert all(new.startswith(old) for old, new in zip(before, after, strict=True))
     assert all(text.startswith(PROMPT) for state in states for text in state)
