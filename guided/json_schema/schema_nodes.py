@@ -200,42 +200,12 @@ class Items(Schema):
 
 def conjunction(*schemas: Schema) -> Schema:
     """What satisfies all of `schemas`. Properties come in the order of the first schema, then of the next."""
-    parts: dict[Schema, None] = {}
-    for schema in schemas:
-        if schema is NOTHING:
-            return NOTHING
-        if type(schema) is Conjunction:
-            parts.update(dict.fromkeys(schema.parts))
-        elif schema is not EVERYTHING:
-            parts[schema] = None
-    if len(parts) < 2:
-        return next(iter(parts), EVERYTHING)
-    if any(part.opposite in parts for part in parts if part.opposite is not None):
-        return NOTHING
-    kept = [
-        part for part in parts if type(part) is not Disjunction or not any(option in parts for option in part.parts)
-    ]
-    return _composed(Conjunction, kept)
+    return _combined(schemas, Conjunction, Disjunction, neutral=EVERYTHING, absorbing=NOTHING)
 
 
 def disjunction(*schemas: Schema) -> Schema:
     """What satisfies at least one of `schemas`."""
-    parts: dict[Schema, None] = {}
-    for schema in schemas:
-        if schema is EVERYTHING:
-            return EVERYTHING
-        if type(schema) is Disjunction:
-            parts.update(dict.fromkeys(schema.parts))
-        elif schema is not NOTHING:
-            parts[schema] = None
-    if len(parts) < 2:
-        return next(iter(parts), NOTHING)
-    if any(part.opposite in parts for part in parts if part.opposite is not None):
-        return EVERYTHING
-    kept = [
-        part for part in parts if type(part) is not Conjunction or not any(operand in parts for operand in part.parts)
-    ]
-    return _composed(Disjunction, kept)
+    return _combined(schemas, Disjunction, Conjunction, neutral=NOTHING, absorbing=EVERYTHING)
 
 
 def exactly_one(*schemas: Schema) -> Schema:
@@ -341,6 +311,26 @@ def memo_of(schema: Schema) -> Memo:
     if memo is None:
         memo = schema.memo = Memo()
     return memo
+
+
+def _combined(
+    schemas: tuple[Schema, ...], kind: type[Schema], dual: type[Schema], *, neutral: Schema, absorbing: Schema
+) -> Schema:
+    """A conjunction or disjunction in its simplest form: flat, without doubles, without what another part implies."""
+    parts: dict[Schema, None] = {}
+    for schema in schemas:
+        if schema is absorbing:
+            return absorbing
+        if type(schema) is kind:
+            parts.update(dict.fromkeys(schema.parts))
+        elif schema is not neutral:
+            parts[schema] = None
+    if len(parts) < 2:
+        return next(iter(parts), neutral)
+    if any(part.opposite in parts for part in parts if part.opposite is not None):
+        return absorbing
+    # a and (a or b) is a; a or (a and b) is a.
+    return _composed(kind, [part for part in parts if type(part) is not dual or parts.keys().isdisjoint(part.parts)])
 
 
 def _composed(kind: type[Schema], parts: list[Schema]) -> Schema:
