@@ -18,6 +18,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from zqserve import LLM, BeamSearchParams
+from zqserve.bench.common.picture import Panel
+from zqserve.bench.common.report import Report, add_report_arguments, publish
 
 PROMPTS = [
     "The capital of France is",
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--num-threads", type=int, default=torch.get_num_threads(), help="of both")
     parser.add_argument("--dtype", default="auto", choices=["auto", "float32", "bfloat16"])
+    add_report_arguments(parser)
     args = parser.parse_args()
     llm = LLM(args.model, dtype=args.dtype, num_threads=args.num_threads)
     peer = AutoModelForCausalLM.from_pretrained(args.model, dtype=args.dtype).eval()
@@ -58,11 +61,16 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - start)
             num_equal += found[0] == found[1]
     num_tokens = args.width * args.max_tokens
-    for name, taken in seconds.items():
-        print(f"{name:12} {num_tokens / median(taken):7.0f} tokens/s (median), {num_tokens / min(taken):7.0f} (best)")
+    rows = [
+        {"engine": name, "tok/s (median)": num_tokens / median(taken), "tok/s (best)": num_tokens / min(taken)}
+        for name, taken in seconds.items()
+    ]
     ratio = median(b / a for a, b in zip(*seconds.values(), strict=True))
     total = (args.rounds + 1) * len(prompts)
-    print(f"zqserve is {ratio:.2f} times as fast (median of pairs); {num_equal} of {total} searches agree in all beams")
+    note = f"zqserve is {ratio:.2f} times as fast (median of pairs); {num_equal} of {total} searches agree in all beams"
+    bars = {row["engine"]: row["tok/s (median)"] for row in rows}
+    panel = Panel("Beam search", "output tokens a second", bars=bars)
+    publish(Report(f"Beam search of width {args.width}", rows, [panel], [note]), args)
 
 
 def ours(llm: LLM, prompt: list[int], args: argparse.Namespace) -> list[list[int]]:

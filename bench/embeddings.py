@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import subprocess
 import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
+from statistics import median
 
-WORDS = ["the", "of", "and", "to", "in", "was", "for", "on", "that", "with", "people", "city", "world", "year", "state"]
-WORDS += ["school", "during", "national", "film", "series", "game", "team", "north", "part", "number", "government"]
+from zqserve.bench.common.picture import Panel
+from zqserve.bench.common.report import Report, add_report_arguments, publish
+
+WORKER = Path(__file__).parent / "common" / "embedding_worker.py"
 
 
 def main() -> None:
@@ -26,14 +27,11 @@ def main() -> None:
     parser.add_argument("--peer-python", default=sys.executable)
     parser.add_argument("--texts", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--worker", choices=["zqserve", "sentence-transformers"], help=argparse.SUPPRESS)
+    add_report_arguments(parser)
     args = parser.parse_args()
-    if args.worker:
-        work(encoder(args.worker, args.model), args.texts)
-        return
     workers = {
         name: subprocess.Popen(
-            [python, __file__, args.model, "--texts", str(args.texts), "--worker", name],
+            [python, str(WORKER), name, args.model, str(args.texts)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -56,37 +54,15 @@ def main() -> None:
         assert worker.stdin is not None
         worker.stdin.close()
         worker.wait(30)
-    for name, taken in seconds.items():
-        median = sorted(taken)[len(taken) // 2]
-        print(f"{name:22} {args.texts / median:7.0f} texts/s (median), {args.texts / min(taken):7.0f} (best round)")
-    ratios = sorted(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True))
-    cosines = [sum(map(float.__mul__, a, b)) for a, b in zip(*vectors.values(), strict=True)]
-    print(
-        f"zqserve is {ratios[len(ratios) // 2]:.2f} times as fast (median of rounds); least cosine {min(cosines):.7f}"
-    )
-
-
-def encoder(name: str, model: str) -> Callable[[list[str]], list[list[float]]]:
-    """What turns texts into vectors."""
-    if name == "zqserve":
-        from zqserve import LLM
-
-        llm = LLM(model)
-        return lambda texts: [output.outputs.embedding for output in llm.embed(texts, use_tqdm=False)]
-    from sentence_transformers import SentenceTransformer  # pyright: ignore[reportMissingImports]
-
-    peer = SentenceTransformer(model, device="cpu")
-    return lambda texts: peer.encode(texts).tolist()
-
-
-def work(encode: Callable[[list[str]], list[list[float]]], count: int) -> None:
-    """Embed once for each line of standard input."""
-    generator = random.Random(3)
-    texts = [" ".join(generator.choices(WORDS, k=generator.randint(4, 40))) + "." for _ in range(count)]
-    for _ in sys.stdin:
-        start = time.perf_counter()
-        vectors = encode(texts)
-        print(json.dumps({"seconds": time.perf_counter() - start, "vectors": vectors}), flush=True)
+    rows = [
+        {"engine": name, "texts/s (median)": args.texts / median(taken), "texts/s (best)": args.texts / min(taken)}
+        for name, taken in seconds.items()
+    ]
+    ratio = median(theirs / ours for ours, theirs in zip(*seconds.values(), strict=True))
+    least = min(sum(map(float.__mul__, a, b)) for a, b in zip(*vectors.values(), strict=True))
+    note = f"zqserve is {ratio:.2f} times as fast (median of rounds); least cosine {least:.7f}"
+    panel = Panel("Embeddings", "texts a second", bars={row["engine"]: row["texts/s (median)"] for row in rows})
+    publish(Report(f"Embeddings of {args.texts} texts", rows, [panel], [note]), args)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
 import signal
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.mixed_requests import Outcome, requests, run
+from zqserve.bench.common.picture import Panel
+from zqserve.bench.common.report import Report, add_report_arguments, figures, publish
 
 
 def main() -> None:
@@ -30,9 +31,13 @@ def main() -> None:
     parser.add_argument("--model", default="demo/model")
     parser.add_argument("--max-tokens", type=int, default=250)
     parser.add_argument("--seed", type=int, default=1)
+    add_report_arguments(parser)
     args = parser.parse_args()
     os.environ["ZQSERVE_TEST_MODEL"] = str(Path(args.model).resolve())
-    print(json.dumps(_measure(args.streams, args.kills, args.max_tokens, random.Random(args.seed)), indent=1))
+    found = _measure(args.streams, args.kills, args.max_tokens, random.Random(args.seed))
+    equal = {name: found[name] for name in ("streams", "equal after the kills", "equal after SIGTERM")}
+    panel = Panel("Streams that end as they should", "streams", bars=equal)
+    publish(Report(f"{args.streams} streams, {args.kills} kills", figures(found), [panel]), args)
 
 
 def _measure(num_streams: int, num_kills: int, max_tokens: int, dice: random.Random) -> dict[str, Any]:

@@ -29,10 +29,20 @@ import msgspec
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.errors import InvalidRequestError
-from zqserve.engine_core.messages import AbortRequests, EngineRequest, Grammar, Hello
+from zqserve.engine_core.messages import (
+    AbortRequests,
+    EngineOutput,
+    EngineRequest,
+    EngineStats,
+    Grammar,
+    Heartbeat,
+    Hello,
+    StepOutputs,
+    TokenLogprobs,
+)
 from zqserve.engine_core.pooling.pooling_messages import PoolingRequest
 from zqserve.engine_core.sampling_params import SamplingParams
-from zqserve.engine_core.wire import WireError, pack, unpack_from_engine, unpack_to_engine
+from zqserve.engine_core.wire import WireError, pack, seal, unpack_from_engine, unpack_to_engine
 from zqserve.guided.errors import GrammarError
 from zqserve.server.constraints.constraint import Constraint
 from zqserve.server.constraints.grammar_worker import compile_constraint
@@ -222,7 +232,8 @@ def _case(door: str, rng: random.Random, engine: EngineCore | None) -> tuple[Any
     """An input of a door, and what takes it."""
     if door == "wire":
         frames = _broken_frames(rng)
-        return frames, lambda: (unpack_to_engine(frames), unpack_from_engine(frames))
+        unpack = rng.choice((unpack_to_engine, unpack_from_engine))
+        return frames, lambda: unpack(frames)
     if door == "engine":
         assert engine is not None
         message = _forged_request(rng)
@@ -274,7 +285,9 @@ def _good_message(rng: random.Random) -> Any:
     request = EngineRequest(
         key=rng.randrange(5), prompt_token_ids=[rng.randrange(2048) for _ in range(rng.randrange(1, 40))], params=params
     )
-    return rng.choice((request, AbortRequests([1, 2]), Hello(), request))
+    output = EngineOutput(1, [2], "stop", 2, [TokenLogprobs([2, 3], [-0.5, -1.5], 1)], None, 16, 0.25)
+    step = StepOutputs([output, output], EngineStats(num_running=2))
+    return rng.choice((request, request, AbortRequests([1, 2]), Hello(), step, step, Heartbeat(EngineStats())))
 
 
 def _broken_frames(rng: random.Random) -> list[bytes]:
@@ -296,7 +309,8 @@ def _broken_frames(rng: random.Random) -> list[bytes]:
                 payload[at:at] = payload[at : at + rng.randrange(30)]
             case _:
                 del payload[at : at + rng.randrange(1, 9)]
-    broken = [frames[0], bytes(payload)]
+    # With the seal of what it was, which tells, or with its own, as a forger's.
+    broken = [frames[0], bytes(payload)] if rng.random() < 0.2 else seal(bytes(payload))
     match rng.randrange(8):
         case 0:
             broken.reverse()
@@ -354,15 +368,21 @@ def _forged_request(rng: random.Random) -> EngineRequest | PoolingRequest:
 
 
 def _run_in_engine(engine: EngineCore, message: EngineRequest | PoolingRequest) -> None:
-    """Through the wire, as it would come, and on for a few steps; the engine must be empty afterwards."""
+    """Through the wire, as it would come, and on for a few steps beside another one; no step may fail, and the engine
+    must be empty afterwards.
+    """
     request = unpack_to_engine(pack(message))
     assert isinstance(request, EngineRequest | PoolingRequest)
+    params = SamplingParams(max_tokens=20, ignore_eos=True, seed=1)
+    engine.add_request(EngineRequest(key=0, prompt_token_ids=[5, 6], params=params), b"beside")
     engine.add_request(request, b"client")
     for _ in range(8):
-        if not engine.has_unfinished():
-            break
-        engine.step()
+        for output in engine.step().get(b"beside", []):
+            if output.error is not None:
+                raise AssertionError(f"It failed the request beside it: {output.error}")
     engine.abort_client(b"client")
+    engine.abort_client(b"beside")
+    engine.check()
     stats = engine.stats()
     if stats.num_running or stats.num_waiting or stats.kv_cache_usage:
         raise AssertionError(f"Something is left in the engine: {stats}")

@@ -18,7 +18,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
+from zqserve.bench.common.picture import Panel
+from zqserve.bench.common.report import Report, add_report_arguments, publish
 from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.messages import EngineRequest, Grammar
@@ -84,12 +87,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--num-threads", type=int, help="of the model")
+    add_report_arguments(parser)
     args = parser.parse_args()
     info = load_model_info(args.model)
     tokenizer = load_tokenizer(args.model)
     prompts = [tokenizer.encode(PROMPT.format(number)) for number in range(args.requests)]
     batch = Batch(prompts, info.eos_token_ids, args.concurrency, args.max_tokens)
-    print(f"{'':30} jump  tokens/answer  forced  steps guided/free  seconds (range)      processor time  late masks")
+    rows: list[dict[str, Any]] = []
     for jump_ahead in (True, False):
         config = EngineConfig(
             model=args.model, jump_ahead=jump_ahead, enable_prefix_caching=False, num_threads=args.num_threads
@@ -99,10 +103,14 @@ def main() -> None:
         core.prepare_guided_decoding(when_done=is_ready.set)
         is_ready.wait()
         for name in args.cases:
-            print(f"{name:30} {'on ' if jump_ahead else 'off'}   {compare(core, batch, CASES[name], args.rounds)}")
+            jump = {"case": name, "jump": "on" if jump_ahead else "off"}
+            rows.append(jump | compare(core, batch, CASES[name], args.rounds))
+    bars = {f"{row['case']}, jump {row['jump']}": row["free/guided seconds"] for row in rows}
+    panel = Panel("Guided over free", "times as fast", bars=bars)
+    publish(Report(f"Guided beside free, {args.concurrency} at once", rows, [panel]), args)
 
 
-def compare(core: EngineCore, batch: Batch, constraint: Constraint, num_rounds: int) -> str:
+def compare(core: EngineCore, batch: Batch, constraint: Constraint, num_rounds: int) -> dict[str, Any]:
     """The row of a case, behind its name."""
     grammar = Grammar(constraint.content_key(), compile_constraint(constraint))
     run(core, batch, grammar, seed=0)
@@ -118,15 +126,16 @@ def compare(core: EngineCore, batch: Batch, constraint: Constraint, num_rounds: 
     num_tokens = sum(one.num_tokens for one in guided)
     ratios = [other.seconds / one.seconds for one, other in zip(guided, free, strict=True)]
     cpu = _least(free) / _least(guided)
-    steps = f"{sum(one.num_steps for one in guided)}/{sum(one.num_steps for one in free)}"
-    return (
-        f"{num_tokens / num_rounds / len(batch.prompts):13.0f}"
-        f"{(after.num_forced_tokens - before.num_forced_tokens) / num_tokens:8.0%}"
-        f"{steps:>19}"
-        f"{median(ratios):9.3f} ({min(ratios):.2f}..{max(ratios):.2f})"
-        f"{cpu:16.3f}"
-        f"{after.num_late_masks - before.num_late_masks:12}"
-    )
+    return {
+        "tokens/answer": num_tokens / num_rounds / len(batch.prompts),
+        "forced": f"{(after.num_forced_tokens - before.num_forced_tokens) / num_tokens:.0%}",
+        "guided steps": sum(one.num_steps for one in guided),
+        "free steps": sum(one.num_steps for one in free),
+        "free/guided seconds": median(ratios),
+        "range": f"{min(ratios):.2f}..{max(ratios):.2f}",
+        "free/guided processor time": cpu,
+        "late masks": after.num_late_masks - before.num_late_masks,
+    }
 
 
 def run(core: EngineCore, batch: Batch, grammar: Grammar | None, seed: int, lengths: Sequence[int] = ()) -> Run:

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from zqserve import LLM, SamplingParams
+from zqserve.bench.common.picture import Panel
+from zqserve.bench.common.report import Report, add_report_arguments, publish
 
 
 def main() -> None:
@@ -26,7 +28,7 @@ def main() -> None:
     parser.add_argument("--output", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--transformers", action="store_true", help="run transformers' generate too")
-    parser.add_argument("--json", type=Path, help="write the figures there")
+    add_report_arguments(parser)
     args = parser.parse_args()
 
     engines = {"zqserve": _zqserve(args.model, args.output)}
@@ -42,9 +44,10 @@ def main() -> None:
                 _speed(generate, batch, args.input, args.output, vocab_size, run) for run in range(args.runs)
             )
         figures.append(row)
-        print("  ".join(f"{key} {value:.0f}" for key, value in row.items()), "(output tokens/s)", flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(figures, indent=1))
+    lines = {name: [(row["batch"], row[name]) for row in figures] for name in engines}
+    panel = Panel("Offline throughput", "output tokens a second", "requests at once", lines, log_x=True)
+    title = f"Output tokens a second of {args.model}, {args.input} in, {args.output} out"
+    publish(Report(title, figures, [panel]), args)
 
 
 Generate = Callable[[list[list[int]]], Any]

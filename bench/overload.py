@@ -20,6 +20,9 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from zqserve.bench.common.picture import Panel
+from zqserve.bench.common.report import Report, add_report_arguments, figures, publish
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -28,13 +31,16 @@ def main() -> None:
     parser.add_argument("--key", default="none")
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--pid", type=int, help="the server's process")
+    add_report_arguments(parser)
     args = parser.parse_args()
     address = urlsplit(args.url)
     host, port = address.hostname or "127.0.0.1", address.port or 80
-    print(json.dumps(asyncio.run(_measure(host, port, args.requests, args.key, args.max_tokens, args.pid)), indent=1))
+    found = asyncio.run(_measure(host, port, args.requests, args.key, args.max_tokens, args.pid))
+    panel = Panel("Answers", "requests", bars=found["answered"])
+    publish(Report(f"{args.requests} requests at once", figures(found), [panel]), args)
 
 
-async def _measure(host: str, port: int, number: int, key: str, max_tokens: int, pid: int | None) -> dict[str, object]:
+async def _measure(host: str, port: int, number: int, key: str, max_tokens: int, pid: int | None) -> dict[str, Any]:
     statuses: Counter[str] = Counter()
     waits: list[float] = []
     body = json.dumps({"prompt": "What is the capital of France?", "max_tokens": max_tokens, "ignore_eos": True})

@@ -1,0 +1,1 @@
+"""Measures zqserve, and other servers beside it: `python -m bench` lists what there is."""

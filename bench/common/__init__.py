@@ -1,0 +1,1 @@
+"""What the benches share: servers and load, percentiles, and how results are told."""
