@@ -1,7 +1,7 @@
 """Forbids in a batch's logits the tokens that finite automata do not allow, in place, where the logits are.
 
 Each token's bytes are walked through the table of its row's automaton, so that no mask is made elsewhere and sent. This
-is the form for the CPU; `token_mask_triton` is the same for a GPU.
+is the form for the CPU; `triton/token_mask.py` is the same for a GPU.
 """
 
 from __future__ import annotations

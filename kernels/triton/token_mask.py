@@ -6,19 +6,32 @@ import torch
 import triton
 import triton.language as tl
 
-from .token_mask import END, TEXT, AutomatonTable, TokenBytes
+from ..token_mask import END, TEXT, AutomatonTable, TokenBytes
+from .launch import Launch
 
 BLOCK = 256
 _TEXT: tl.constexpr = tl.constexpr(TEXT)
 _END: tl.constexpr = tl.constexpr(END)
 
 
-def mask_logits(logits: torch.Tensor, states: torch.Tensor, automata: AutomatonTable, tokens: TokenBytes) -> None:
+def mask_launch(logits: torch.Tensor, states: torch.Tensor, automata: AutomatonTable, tokens: TokenBytes) -> Launch:
     """Sets the logits of forbidden tokens to -inf; see `token_mask.mask_logits`. All tensors are on one device."""
     rows, vocab_size = logits.shape
-    mask_logits_kernel[rows, triton.cdiv(vocab_size, BLOCK)](
-        *(logits, logits.stride(0), states, automata.cells, automata.accepting),
-        *(tokens.flat, tokens.start, tokens.kind, vocab_size, BLOCK),  # pyright: ignore[reportArgumentType]
+    return Launch(
+        mask_logits_kernel,
+        (rows, triton.cdiv(vocab_size, BLOCK)),
+        {
+            "logits": logits,
+            "logits_stride": logits.stride(0),
+            "states": states,
+            "cells": automata.cells,
+            "accepting": automata.accepting,
+            "flat": tokens.flat,
+            "start": tokens.start,
+            "kind": tokens.kind,
+            "vocab_size": vocab_size,
+        },
+        {"BLOCK": BLOCK},
     )
 
 

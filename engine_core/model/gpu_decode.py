@@ -1,0 +1,110 @@
+"""Decode steps of one batch size, with all that they need on the device: forward, draw, and the next step's input.
+
+On CUDA the launches of a step are recorded once as a graph and then played, without Python between them; elsewhere the
+same launches run one by one. The host only brings new sequences and blocks, and takes tokens when it likes: it may be a
+step behind. `bench/gpu.py` measures the model with it; the engine's loop does not use it yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ...kernels.triton.decode_attention import DecodeScratch
+from ...kernels.triton.decode_state import DecodeState, advance_launch
+from ...kernels.triton.paged_attention import DeviceBatch
+from ...kernels.triton.sampling import SamplingState, sample_launch
+from .attention import AttentionLayers
+
+WARM_UP_STEPS = 2
+"""Before a graph is recorded: kernels are compiled and libraries take their memory."""
+
+
+class DecodeSteps:
+    """The steps of up to `batch_size` sequences of a model whose layers `gpu_surgery` has replaced."""
+
+    def __init__(
+        self,
+        model: Any,
+        attention: AttentionLayers,
+        batch_size: int,
+        max_model_len: int,
+        sampling: SamplingState,
+        *,
+        split: int,
+        block_size: int,
+        device: torch.device,
+    ) -> None:
+        """sampling: of the requests, to which `row_of` leads; split: see `decode_attention.split_size`."""
+        self._model = model
+        self._attention = attention
+        self._sampling = sampling
+        self._block_size = block_size
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self.state = DecodeState.empty(batch_size, -(-max_model_len // block_size), device)
+        self.row_of = torch.arange(batch_size, dtype=torch.int32, device=device)
+        """int32 [batch_size]: each row's request in `sampling`."""
+        self.tokens = torch.full((batch_size,), -1, dtype=torch.int64, device=device)
+        """int64 [batch_size]: what the last step drew."""
+        self._batch = self._make_batch(-(-max_model_len // split), split)
+
+    def run(self) -> None:
+        """One step of the sequences in `state`, which then holds the next one."""
+        if self.tokens.device.type != "cuda":
+            self._step()
+            return
+        if self._graph is None:
+            self._record()
+        assert self._graph is not None
+        self._graph.replay()
+
+    def _step(self) -> None:
+        state = self.state
+        self._attention.set_batch(self._batch)
+        output = self._model(
+            input_ids=state.token_ids[None], position_ids=state.positions[None], use_cache=False, logits_to_keep=0
+        )
+        logits = output.logits[0].float()
+        sample_launch(self.tokens, logits, self.row_of, self._sampling).run()
+        advance_launch(state, self.tokens, self.row_of, self._sampling.position, self._block_size).run()
+
+    def _record(self) -> None:
+        """Record a step. The rows are without sequences meanwhile, so that nothing is written or moved on."""
+        kept, kept_slots = self.state.num_keys.clone(), self.state.slots.clone()
+        self.state.num_keys.zero_()
+        self.state.slots.fill_(-1)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                self._step()
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._step()
+        self.state.num_keys.copy_(kept)
+        self.state.slots.copy_(kept_slots)
+
+    def _make_batch(self, num_splits: int, split: int) -> DeviceBatch:
+        """The attention's view of the state: every row computes one token."""
+        device, batch_size = self.tokens.device, len(self.tokens)
+        nothing = torch.empty(0, dtype=torch.int32, device=device)
+        # The scratch is this batch's own: a graph holds its address.
+        num_heads = max(layer.num_heads for layer in self._attention.geometry.values())
+        value_dim = max(layer.value_dim for layer in self._attention.geometry.values())
+        shape = (batch_size, num_heads, num_splits)
+        scratch = DecodeScratch(torch.empty(*shape, value_dim, device=device), torch.empty(*shape, 2, device=device))
+        return DeviceBatch(
+            query_start=torch.arange(batch_size + 1, dtype=torch.int32, device=device),
+            num_keys=self.state.num_keys,
+            block_table=self.state.block_table,
+            slots=self.state.slots,
+            decode_seqs=torch.arange(batch_size, dtype=torch.int32, device=device),
+            item_seq=nothing,
+            item_start=nothing,
+            tokens_per_item=1,
+            num_splits=num_splits,
+            split=split,
+            scratch=scratch,
+        )
