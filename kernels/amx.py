@@ -122,19 +122,6 @@ def dot_bfloat16(_typing, sums, a, b):
 
 
 @_instruction
-def prefetch(_typing, address):
-    """Ask for a cache line into the second cache."""
-
-    def generate(context, builder, _signature, arguments):
-        read, second_cache, data = ir.Constant(_I32, 0), ir.Constant(_I32, 2), ir.Constant(_I32, 1)
-        pointer = builder.inttoptr(arguments[0], _POINTER)
-        _call(builder, "llvm.prefetch.p0", [pointer, read, second_cache, data])
-        return context.get_dummy_value()
-
-    return types.void(types.int64), generate
-
-
-@_instruction
 def add_and_narrow_32(_typing, target, a, b, count):
     """`target[i] = a[i] + b[i]` for i below `count` (at most 32): float32, rounded once to bfloat16 (ties to even)."""
 
@@ -164,6 +151,22 @@ def add_and_narrow_onto_32(_typing, target, a, b, residual, count):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5), generate
+
+
+@_instruction
+def add_and_round_32(_typing, target, a, b, count):
+    """As `add_and_narrow_32`, but the bfloat16 values are stored as float32."""
+
+    def generate(context, builder, _signature, arguments):
+        target, a, b, count = arguments
+        floats = ir.VectorType(ir.FloatType(), 32)
+        values = builder.fpext(_narrowed_sum(builder, a, b), floats)
+        pointer = builder.inttoptr(target, _POINTER)
+        stored = [values, pointer, ir.Constant(_I32, 4), _first_lanes(builder, count)]
+        _call(builder, "llvm.masked.store.v32f32.p0", stored)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), generate
 
 
 class _BFloat(ir.Type):

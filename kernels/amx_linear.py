@@ -26,16 +26,17 @@ from .amx import (
     TILE_ROWS,
     add_and_narrow_32,
     add_and_narrow_onto_32,
+    add_and_round_32,
     configure_tiles,
     dot_bfloat16,
     load_tile,
-    prefetch,
     release_tiles,
     store_tile,
     zero_tile,
 )
 from .gated_activation import ACTIVATIONS, gate_sums_bfloat16
-from .simd import address_of, store_i64
+from .kernel_sequence import Buffer, KernelSequence
+from .simd import address_of, prefetch, store_i64
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
 
@@ -66,6 +67,9 @@ MIN_PARALLEL_WORK = 10_000_000
 
 MIN_COUNTED_ROWS = 48
 """Rows that would take as long as reading the weight from memory."""
+
+MIN_SEQUENCE_WORK = 2_000_000
+"""`MIN_PARALLEL_WORK` within a sequence, where the other threads are awake."""
 
 
 class AmxLinear(nn.Module):
@@ -126,6 +130,28 @@ class AmxLinear(nn.Module):
         small = max(rows, MIN_COUNTED_ROWS) * self._work_of_row < MIN_PARALLEL_WORK
         self._threads.run(self._kernel, self._arguments, parallel=not small)
         return out
+
+    @property
+    def can_be_appended(self) -> bool:
+        """Whether `append_to` may be used: not where the input must be padded first."""
+        return self._padding == 0
+
+    @property
+    def out_bytes(self) -> int:
+        """Of a row of the output."""
+        return 2 * self._width
+
+    def append_to(self, sequence: KernelSequence, x: Buffer, out: Buffer, residual: Buffer | None = None) -> None:
+        """Add the layer to a sequence; the buffers' rows are as `forward` has them. In a buffer of twice the width the
+        output is stored as float32, for who would widen it next.
+        """
+        values = self._arguments.values.copy()
+        values[13] = 0
+        values[15] = out.row_bytes == 2 * self.out_bytes
+        buffers = {4: x, 5: out} if residual is None else {4: x, 5: out, 13: residual}
+        work = self._work_of_row
+        parallel_from = 1 if MIN_COUNTED_ROWS * work >= MIN_SEQUENCE_WORK else -(-MIN_SEQUENCE_WORK // work)
+        sequence.append(self._kernel, values, buffers, count=x.count, rows_at=6, parallel_from=parallel_from, keep=self)
 
 
 def is_available() -> bool:
@@ -322,27 +348,32 @@ def _multiply_16(x, row_bytes, weight, steps):
 @njit(error_model="numpy")
 def _output_of(args, row, panel, sums):
     """Where the first row of a block of sums goes, and what happens on the way:
-    (sums, bias, output, bytes of a row of the output, columns, distance from output to residual, activation).
+    (sums, bias, output, bytes of a row of the output, columns, distance from output to residual, activation, whether
+    the output is stored as float32).
     """
-    width, column, activation = args[9], panel * BLOCK, args[14]
+    width, column, activation, is_float32 = args[9], panel * BLOCK, args[14], args[15] != 0
     bias = args[3] + 4 * column
     if activation != NO_ACTIVATION:
         column //= 2
-    output = args[5] + 2 * (row * width + column)
-    return sums, bias, output, 2 * width, width - column, args[13] - args[5] if args[13] != 0 else 0, activation
+    item_size = 4 if is_float32 else 2
+    output = args[5] + item_size * (row * width + column)
+    residual = args[13] - args[5] if args[13] != 0 else 0
+    return sums, bias, output, item_size * width, width - column, residual, activation, is_float32
 
 
 @njit(error_model="numpy")
 def _write_output(place, rows):
     """Write `rows` rows of sums plus bias to the output; returns the place of the row after them."""
-    sums, bias, output, output_row_bytes, columns, residual, activation = place
+    sums, bias, output, output_row_bytes, columns, residual, activation, is_float32 = place
     for _ in range(rows):
         if activation != NO_ACTIVATION:
             gate_sums_bfloat16(output, sums, bias, activation)
         elif residual != 0:
             add_and_narrow_onto_32(output, sums, bias, output + residual, columns)
+        elif is_float32:
+            add_and_round_32(output, sums, bias, columns)
         else:
             add_and_narrow_32(output, sums, bias, columns)
         sums += SUMS_ROW_BYTES
         output += output_row_bytes
-    return sums, bias, output, output_row_bytes, columns, residual, activation
+    return sums, bias, output, output_row_bytes, columns, residual, activation, is_float32

@@ -12,6 +12,7 @@ from numba import njit
 from torch import nn
 
 from .gated_activation import ACTIVATIONS, gate_16_float32
+from .kernel_sequence import Buffer, KernelSequence
 from .simd import CACHE_LINE, LANES, TILE, add_16, address_of, copy_16, load_f32, make_multiply_add, store_f32
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
@@ -23,6 +24,9 @@ ROWS_PER_ITEM = 48
 
 SMALL = 1 << 18
 """Multiply-adds below which one thread is done before a second one has woken up."""
+
+SMALL_IN_SEQUENCE = 1 << 15
+"""The same within a sequence, where the other threads are awake."""
 
 PANEL_LINES = TILE * 4 // CACHE_LINE
 """Cache lines of a panel for each input."""
@@ -86,6 +90,21 @@ class FmaLinear(nn.Module):
         small = num_rows * self.in_features * self.out_features < SMALL
         self._threads.run(self._kernel, self._arguments, parallel=not small)
         return out
+
+    can_be_appended = True
+
+    @property
+    def out_bytes(self) -> int:
+        """Of a row of the output."""
+        return 4 * self._width
+
+    def append_to(self, sequence: KernelSequence, x: Buffer, out: Buffer, residual: Buffer | None = None) -> None:
+        """Add the layer to a sequence; the buffers' rows are as `forward` has them."""
+        values = self._arguments.values.copy()
+        values[11] = 0
+        buffers = {9: x, 10: out} if residual is None else {9: x, 10: out, 11: residual}
+        parallel_from = -(-SMALL_IN_SEQUENCE // (self.in_features * self.out_features))
+        sequence.append(self._kernel, values, buffers, count=x.count, rows_at=8, parallel_from=parallel_from, keep=self)
 
 
 def _linear(args):

@@ -8,11 +8,12 @@ and the forms chosen here give a row the same bits in every batch: bfloat16 on A
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import torch
 from torch import nn
 
-from .amx_linear import pack_amx
+from .amx_linear import AmxLinear, pack_amx
 from .fma_linear import FmaLinear
 from .gated_activation import GatedActivation
 from .simd import LANES
@@ -42,6 +43,14 @@ class PackedLinear(nn.Module):
             y = self._linear(rows, self._packed, self._bias, "none", [], "")[:1]
             return y.view(*x.shape[:-1], self.out_features)
         return self._linear(x, self._packed, self._bias, "none", [], "")
+
+
+Appendable = AmxLinear | FmaLinear
+"""Layers that a sequence of kernels can take."""
+
+
+def can_be_appended(linear: nn.Module) -> TypeGuard[Appendable]:
+    return isinstance(linear, Appendable) and linear.can_be_appended
 
 
 def pack(weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> nn.Module | None:

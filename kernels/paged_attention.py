@@ -23,9 +23,29 @@ import numpy as np
 import torch
 from numba import njit
 
+from .attention_batch import (
+    BLOCK_TABLE,
+    CONTEXT_LEN,
+    ITEM_SEQ,
+    ITEM_START,
+    NUM_ITEMS,
+    NUM_WRITES,
+    QUERY_START,
+    TABLE_WIDTH,
+    TILE_ROWS,
+    TOKENS_PER_ITEM,
+    WRITE_SEQ,
+    WRITE_START,
+    WRITE_TOKENS,
+    WRITTEN_EARLY,
+    AttentionBatch,
+    of_batch,
+)
+from .kernel_sequence import Buffer, KernelSequence
 from .rms_norm import copy_row, narrow_row
-from .rotary import ARGUMENTS_SIZE, Rotary, load_head, write_arguments
+from .rotary import ARGUMENTS_SIZE, Rotary, RotaryBuffers, load_head, write_arguments, write_norm
 from .simd import (
+    CACHE_LINE,
     LANES,
     TILE,
     address_of,
@@ -44,6 +64,7 @@ from .simd import (
     multiply_add_4x1,
     multiply_add_4x4,
     narrow,
+    prefetch,
     scale_16,
     store_f32,
     store_u16,
@@ -54,80 +75,18 @@ from .simd import (
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
 
-TILE_ROWS = 32
-"""Query rows (tokens times query heads of a group) that share one pass over the keys."""
-
-WRITE_TOKENS = 16
-"""Tokens whose keys one thread writes together: neighbours share cache lines."""
-
-QUERY_ROTARY, KEY_ROTARY = 40, 40 + ARGUMENTS_SIZE
+QUERY_ROTARY, KEY_ROTARY = 28, 28 + ARGUMENTS_SIZE
 """Where the kernels' arguments hold those of `rotary`."""
 
 
 @dataclass(frozen=True)
-class AttentionBatch:
-    """What one step's attention needs, the same for every layer. All int32 numpy arrays.
+class HeadShapes:
+    """Heads of a layer and their sizes."""
 
-    query_start[s] .. query_start[s + 1] are the flat token numbers of sequence s, whose first has position
-    `context_len[s]`; `block_table` is [num_seqs, max_blocks]; `item_seq` and `item_start` name the work items (a
-    sequence and the first of its query tokens), the costly ones first.
-    """
-
-    query_start: np.ndarray
-    context_len: np.ndarray
-    block_table: np.ndarray
-    item_seq: np.ndarray
-    item_start: np.ndarray
-    tokens_per_item: int
-    written_early: np.ndarray
-    """[num_seqs] whether keys and values are written before any attention begins: of a sequence that is several items,
-    and of one that fills a block, since another sequence of the step may share that. Else the item writes its own.
-    """
-    write_seq: np.ndarray
-    write_start: np.ndarray
-    """Like the items, in steps of `WRITE_TOKENS`: what is written early."""
-
-
-def make_batch(
-    query_lens: np.ndarray,
-    context_lens: np.ndarray,
-    block_table: np.ndarray,
-    block_size: int,
-    group_size: int,
-) -> AttentionBatch:
-    """Cut a step into work items.
-
-    query_lens, context_lens: int32 [num_seqs], tokens to compute and tokens already in the cache;
-    block_table: int32 [num_seqs, max_blocks], C-contiguous; group_size: query heads a key/value head.
-    """
-    query_start = np.zeros(len(query_lens) + 1, np.int32)
-    np.cumsum(query_lens, out=query_start[1:])
-    tokens_per_item = max(1, TILE_ROWS // group_size)
-    item_seq, item_start = _cut(query_lens, tokens_per_item)
-    fills_block = context_lens // block_size != (context_lens + query_lens) // block_size
-    early = fills_block | (query_lens > tokens_per_item)
-    write_seq, write_start = _cut(np.where(early, query_lens, 0), WRITE_TOKENS)
-    # The longest items first, so that no thread is left with a long one at the end.
-    order = np.argsort(-(context_lens[item_seq] + item_start), kind="stable")
-    return AttentionBatch(
-        query_start=query_start,
-        context_len=np.ascontiguousarray(context_lens, np.int32),
-        block_table=block_table,
-        item_seq=np.ascontiguousarray(item_seq[order]),
-        item_start=np.ascontiguousarray(item_start[order]),
-        tokens_per_item=tokens_per_item,
-        written_early=early.astype(np.int32),
-        write_seq=write_seq,
-        write_start=write_start,
-    )
-
-
-def _cut(lens: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
-    """Each sequence in pieces of `step` tokens: int32 arrays of sequence numbers and first tokens."""
-    pieces = -(-lens // step)
-    seq = np.repeat(np.arange(len(lens), dtype=np.int32), pieces)
-    first_piece = np.cumsum(pieces) - pieces
-    return seq, ((np.arange(len(seq)) - first_piece[seq]) * step).astype(np.int32)
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
 
 
 class PagedAttention:
@@ -165,62 +124,101 @@ class PagedAttention:
         """
         num_tokens, num_heads, head_dim = query.shape
         num_kv_heads, value_dim = value.shape[1], value.shape[2]
-        block_size, padded_dim = value_cache.shape[2], value_cache.shape[3]
-        group = num_heads // num_kv_heads
         out = torch.empty(num_tokens, num_heads, value_dim, dtype=query.dtype)
-        rows = batch.tokens_per_item * group
-        scratch_floats = _scratch_floats(rows, head_dim, padded_dim)
-        if self._scratch.numel() < scratch_floats * self._threads.size:
-            self._scratch = torch.empty(scratch_floats * self._threads.size)
         v = self._arguments.values
-        v[2] = len(batch.item_seq)
-        v[3] = batch.item_seq.ctypes.data
-        v[4] = batch.item_start.ctypes.data
-        v[5] = batch.query_start.ctypes.data
-        v[6] = batch.context_len.ctypes.data
-        v[7] = batch.block_table.ctypes.data
-        v[8] = batch.block_table.shape[1]
-        v[9] = batch.tokens_per_item
-        v[10] = query.data_ptr()
-        v[11] = query.stride(0)
-        v[12] = query.stride(1)
-        v[13] = key_cache.data_ptr()
-        v[14] = value_cache.data_ptr()
-        v[15] = out.data_ptr()
-        v[16] = num_kv_heads
-        v[17] = group
-        v[18] = head_dim
-        v[19] = value_dim
-        v[20] = padded_dim
-        v[21] = block_size
-        v[22] = sliding_window
-        v[23] = self._scratch.data_ptr()
-        v[24] = scratch_floats
-        v[25] = query.dtype == torch.bfloat16
-        v[26] = key_cache.dtype == torch.bfloat16
-        v[27] = 0 if sinks is None else sinks.data_ptr()
-        v[28:29].view(np.float64)[0] = scale
-        v[29:30].view(np.float64)[0] = softcap
-        v[30] = key.data_ptr()
-        v[31] = key.stride(0)
-        v[32] = key.stride(1)
-        v[33] = value.data_ptr()
-        v[34] = value.stride(0)
-        v[35] = value.stride(1)
-        v[36] = len(batch.write_seq)
-        v[37] = batch.write_seq.ctypes.data
-        v[38] = batch.write_start.ctypes.data
-        v[39] = batch.written_early.ctypes.data
+        v[2] = batch.values.ctypes.data
+        v[3] = query.data_ptr()
+        v[4] = query.stride(0)
+        v[5] = query.stride(1)
+        v[8] = out.data_ptr()
+        v[22] = key.data_ptr()
+        v[23] = key.stride(0)
+        v[24] = key.stride(1)
+        v[25] = value.data_ptr()
+        v[26] = value.stride(0)
+        v[27] = value.stride(1)
+        heads = HeadShapes(num_heads, num_kv_heads, head_dim, value_dim)
+        self._describe(v, heads, key_cache, value_cache, scale, sliding_window, softcap, sinks)
         write_arguments(v[QUERY_ROTARY:], rotary, rotary and rotary.query_norm)
         write_arguments(v[KEY_ROTARY:], rotary, rotary and rotary.key_norm)
-        if len(batch.write_seq):
+        if batch.num_writes:
             v[0] = 0
             v[1] = 0
-            self._threads.run(self._write, self._arguments, parallel=len(batch.write_seq) > 1)
+            self._threads.run(self._write, self._arguments, parallel=batch.num_writes > 1)
         v[0] = 0
         v[1] = 0
         self._threads.run(self._attend, self._arguments)
         return out
+
+    def append_to(
+        self,
+        sequence: KernelSequence,
+        projected: Buffer,
+        out: Buffer,
+        heads: HeadShapes,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        batch: np.ndarray,
+        *,
+        scale: float,
+        sliding_window: int,
+        softcap: float,
+        sinks: torch.Tensor | None,
+        rotary: RotaryBuffers,
+    ) -> None:
+        """Add the layer's attention to a sequence: `projected` holds each token's queries, keys and values end to end.
+
+        batch: int64 [BATCH_SIZE], which holds the `values` of the step's `AttentionBatch` when the sequence runs.
+        """
+        v, itemsize = np.zeros_like(self._arguments.values), key_cache.itemsize
+        v[2] = batch.ctypes.data
+        v[4] = v[23] = v[26] = projected.row_bytes // itemsize
+        v[5] = v[24] = heads.head_dim
+        v[27] = heads.value_dim
+        keys_from = itemsize * heads.num_heads * heads.head_dim
+        values_from = keys_from + itemsize * heads.num_kv_heads * heads.head_dim
+        self._describe(v, heads, key_cache, value_cache, scale, sliding_window, softcap, sinks)
+        buffers = {3: projected, 8: out, 22: projected.at(keys_from), 25: projected.at(values_from)}
+        for place, norm in ((QUERY_ROTARY, rotary.query_norm), (KEY_ROTARY, rotary.key_norm)):
+            v[place + 2] = rotary.cos.row_bytes // itemsize
+            write_norm(v[place:], norm)
+            buffers |= {place: rotary.cos, place + 1: rotary.sin}
+        keep = (self._scratch, key_cache, value_cache, batch, sinks, rotary)
+        sequence.append(self._write, v, buffers, count=out.count, parallel_from=WRITE_TOKENS, keep=keep)
+        sequence.append(self._attend, v, buffers, count=out.count, parallel_from=1, keep=keep)
+
+    def _describe(
+        self,
+        v: np.ndarray,
+        heads: HeadShapes,
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        scale: float,
+        sliding_window: int,
+        softcap: float,
+        sinks: torch.Tensor | None,
+    ) -> None:
+        """Fill the arguments that are the same for all steps."""
+        group = heads.num_heads // heads.num_kv_heads
+        padded_dim = value_cache.shape[3]
+        scratch_floats = _scratch_floats(max(TILE_ROWS, group), heads.head_dim, padded_dim)
+        if self._scratch.numel() < scratch_floats * self._threads.size:
+            self._scratch = torch.empty(scratch_floats * self._threads.size)
+        v[6] = key_cache.data_ptr()
+        v[7] = value_cache.data_ptr()
+        v[9] = heads.num_kv_heads
+        v[10] = group
+        v[11] = heads.head_dim
+        v[12] = heads.value_dim
+        v[13] = padded_dim
+        v[14] = value_cache.shape[2]
+        v[15] = sliding_window
+        v[16] = self._scratch.data_ptr()
+        v[17] = scratch_floats
+        v[18] = key_cache.dtype == torch.bfloat16
+        v[19] = 0 if sinks is None else sinks.data_ptr()
+        v[20:21].view(np.float64)[0] = scale
+        v[21:22].view(np.float64)[0] = softcap
 
 
 def _scratch_floats(rows: int, head_dim: int, padded_dim: int) -> int:
@@ -231,32 +229,41 @@ def _scratch_floats(rows: int, head_dim: int, padded_dim: int) -> int:
 def _write(args):
     """Kernel: the keys and values that are written early to their slots. Items are groups of tokens."""
     base = address_of(args)
-    scratch = args[23] + 4 * args[24] * atomic_add(base + 8, 1)
+    scratch = args[16] + 4 * args[17] * atomic_add(base + 8, 1)
     while True:
         item = atomic_add(base, 1)
-        if item >= args[36]:
+        if item >= of_batch(args, NUM_WRITES):
             return
-        seq, start = load_i32(args[37] + 4 * item), load_i32(args[38] + 4 * item)
-        count = min(WRITE_TOKENS, load_i32(args[5] + 4 * seq + 4) - load_i32(args[5] + 4 * seq) - start)
-        for head in range(args[16]):
+        seq, start = load_i32(of_batch(args, WRITE_SEQ) + 4 * item), load_i32(of_batch(args, WRITE_START) + 4 * item)
+        count = min(
+            WRITE_TOKENS,
+            load_i32(of_batch(args, QUERY_START) + 4 * seq + 4)
+            - load_i32(of_batch(args, QUERY_START) + 4 * seq)
+            - start,
+        )
+        for head in range(args[9]):
             _write_tokens(args, seq, start, count, head, scratch)
 
 
 @njit(error_model="numpy")
 def _write_tokens(args, seq, start, count, head, scratch):
     """One head's keys and values of the new tokens [start, start + count) of a sequence to their slots."""
-    num_heads, head_dim, value_dim, padded_dim, block_size = args[16], args[18], args[19], args[20], args[21]
-    item_size = 2 if args[26] != 0 else 4
+    num_heads, head_dim, value_dim, padded_dim, block_size = args[9], args[11], args[12], args[13], args[14]
+    item_size = 2 if args[18] != 0 else 4
     values = scratch + 4 * LANES
     narrowed = values + 4 * head_dim
     for i in range(start, start + count):
-        token = load_i32(args[5] + 4 * seq) + i
-        position = load_i32(args[6] + 4 * seq) + i
-        block = load_i32(args[7] + 4 * (seq * args[8] + position // block_size)) * num_heads + head
+        token = load_i32(of_batch(args, QUERY_START) + 4 * seq) + i
+        position = load_i32(of_batch(args, CONTEXT_LEN) + 4 * seq) + i
+        block = (
+            load_i32(of_batch(args, BLOCK_TABLE) + 4 * (seq * of_batch(args, TABLE_WIDTH) + position // block_size))
+            * num_heads
+            + head
+        )
         offset = position % block_size
-        source = args[30] + item_size * (token * args[31] + head * args[32])
-        target = args[13] + item_size * (block * head_dim * block_size + offset)
-        load_head(values, source, head_dim, token, address_of(args) + 8 * KEY_ROTARY, args[26], scratch)
+        source = args[22] + item_size * (token * args[23] + head * args[24])
+        target = args[6] + item_size * (block * head_dim * block_size + offset)
+        load_head(values, source, head_dim, token, address_of(args) + 8 * KEY_ROTARY, args[18], scratch)
         if item_size == 2:
             narrow_row(narrowed, values, head_dim)
             for d in range(head_dim):
@@ -264,8 +271,8 @@ def _write_tokens(args, seq, start, count, head, scratch):
         else:
             for d in range(head_dim):
                 store_f32(target + 4 * d * block_size, load_f32(values + 4 * d))
-        source = args[33] + item_size * (token * args[34] + head * args[35])
-        target = args[14] + item_size * (block * block_size + offset) * padded_dim
+        source = args[25] + item_size * (token * args[26] + head * args[27])
+        target = args[7] + item_size * (block * block_size + offset) * padded_dim
         if item_size == 2:
             for d in range(value_dim):
                 store_u16(target + 2 * d, load_u16(source + 2 * d))
@@ -276,12 +283,12 @@ def _write_tokens(args, seq, start, count, head, scratch):
 def _attend(args):
     """Kernel: attention of all query tokens of a step. Items are (query tokens, key/value head)."""
     base = address_of(args)
-    num_kv_heads, group, head_dim = args[16], args[17], args[18]
-    value_dim, padded_dim, window = args[19], args[20], args[22]
-    scale, softcap = load_f64(base + 8 * 28), load_f64(base + 8 * 29)
-    rows_per_item = args[9] * group
+    num_kv_heads, group, head_dim = args[9], args[10], args[11]
+    value_dim, padded_dim, window = args[12], args[13], args[15]
+    scale, softcap = load_f64(base + 8 * 20), load_f64(base + 8 * 21)
+    rows_per_item = of_batch(args, TOKENS_PER_ITEM) * group
 
-    keys = args[23] + 4 * args[24] * atomic_add(base + 8, 1)
+    keys = args[16] + 4 * args[17] * atomic_add(base + 8, 1)
     values = keys + 4 * TILE * head_dim
     queries = values + 4 * TILE * padded_dim
     scores = queries + 4 * rows_per_item * head_dim
@@ -289,22 +296,26 @@ def _attend(args):
     sums = outputs + 4 * rows_per_item * padded_dim
     maxima = sums + 4 * rows_per_item * LANES
 
-    num_items = args[2] * num_kv_heads
+    num_items = of_batch(args, NUM_ITEMS) * num_kv_heads
     while True:
         item = atomic_add(base, 1)
         if item >= num_items:
             return
         head, item = item % num_kv_heads, item // num_kv_heads
-        seq = load_i32(args[3] + 4 * item)
-        start = load_i32(args[4] + 4 * item)
-        flat = load_i32(args[5] + 4 * seq)
-        query_len = load_i32(args[5] + 4 * seq + 4) - flat
-        num_queries = min(args[9], query_len - start)
+        seq = load_i32(of_batch(args, ITEM_SEQ) + 4 * item)
+        start = load_i32(of_batch(args, ITEM_START) + 4 * item)
+        flat = load_i32(of_batch(args, QUERY_START) + 4 * seq)
+        query_len = load_i32(of_batch(args, QUERY_START) + 4 * seq + 4) - flat
+        num_queries = min(of_batch(args, TOKENS_PER_ITEM), query_len - start)
         flat += start
-        position = load_i32(args[6] + 4 * seq) + start
+        position = load_i32(of_batch(args, CONTEXT_LEN) + 4 * seq) + start
         rows = num_queries * group
-        if load_i32(args[39] + 4 * seq) == 0:
+        if load_i32(of_batch(args, WRITTEN_EARLY) + 4 * seq) == 0:
             _write_tokens(args, seq, 0, query_len, head, keys)
+        num_keys = position + num_queries
+        first_tile = max(0, position - window + 1) // TILE if window > 0 else 0
+        table = of_batch(args, BLOCK_TABLE) + 4 * seq * of_batch(args, TABLE_WIDTH)
+        _prefetch_tile(args, table, head, first_tile, num_keys)
         _load_queries(queries, args, flat, head, rows, sums)
         for i in range(0, rows * padded_dim, LANES):
             fill_16(outputs + 4 * i, np.float32(0.0))
@@ -312,12 +323,10 @@ def _attend(args):
             fill_16(sums + 4 * LANES * row, np.float32(0.0))
             store_f32(maxima + 4 * row, np.float32(-np.inf))
 
-        num_keys = position + num_queries
-        first_tile = max(0, position - window + 1) // TILE if window > 0 else 0
-        table = args[7] + 4 * seq * args[8]
         for tile in range(first_tile, (num_keys + TILE - 1) // TILE):
             count = min(TILE, num_keys - tile * TILE)
             _load_tile(keys, values, args, table, head, tile, count)
+            _prefetch_tile(args, table, head, tile + 1, num_keys)
             _multiply_queries(queries, keys, scores, rows, head_dim)
             for row in range(rows):
                 row_position = position + row // group
@@ -332,23 +341,23 @@ def _attend(args):
         for row in range(rows):
             total = sum_of_16(sums + 4 * LANES * row)
             query_head = head * group + row % group
-            if args[27] != 0:
-                sink = load_f32(args[27] + 4 * query_head)
+            if args[19] != 0:
+                sink = load_f32(args[19] + 4 * query_head)
                 total += np.float32(math.exp(sink - load_f32(maxima + 4 * row)))
             target = (flat + row // group) * num_kv_heads * group + query_head
-            _store_row(args[15], target * value_dim, outputs + 4 * padded_dim * row, total, value_dim, args[25])
+            _store_row(args[8], target * value_dim, outputs + 4 * padded_dim * row, total, value_dim, args[18])
 
 
 @njit(error_model="numpy")
 def _load_queries(queries, args, flat, head, rows, scratch):
     """Row r of `queries` is query head r % group of token flat + r // group, in float32."""
-    group, head_dim = args[17], args[18]
-    item_size = 2 if args[25] != 0 else 4
+    group, head_dim = args[10], args[11]
+    item_size = 2 if args[18] != 0 else 4
     rotary = address_of(args) + 8 * QUERY_ROTARY
     for row in range(rows):
         token = flat + row // group
-        source = args[10] + item_size * (token * args[11] + (head * group + row % group) * args[12])
-        load_head(queries + 4 * head_dim * row, source, head_dim, token, rotary, args[25], scratch)
+        source = args[3] + item_size * (token * args[4] + (head * group + row % group) * args[5])
+        load_head(queries + 4 * head_dim * row, source, head_dim, token, rotary, args[18], scratch)
 
 
 @njit(error_model="numpy")
@@ -357,7 +366,7 @@ def _load_tile(keys, values, args, table, head, tile, count):
 
     Places from `count` on hold zeros, never what another sequence left in the block.
     """
-    num_kv_heads, head_dim, padded_dim, block_size = args[16], args[18], args[20], args[21]
+    num_kv_heads, head_dim, padded_dim, block_size = args[9], args[11], args[13], args[14]
     for part in range(0, TILE, LANES):
         position = tile * TILE + part
         if part >= count:
@@ -369,16 +378,33 @@ def _load_tile(keys, values, args, table, head, tile, count):
         source = block * head_dim * block_size + offset
         value_row = (block * block_size + offset) * padded_dim
         live = min(LANES, count - part)
-        if args[26] != 0:
+        if args[18] != 0:
             for d in range(head_dim):
-                widen_16(keys + 4 * (d * TILE + part), args[13] + 2 * (source + d * block_size))
+                widen_16(keys + 4 * (d * TILE + part), args[6] + 2 * (source + d * block_size))
             for i in range(0, live * padded_dim, LANES):
-                widen_16(values + 4 * (part * padded_dim + i), args[14] + 2 * (value_row + i))
+                widen_16(values + 4 * (part * padded_dim + i), args[7] + 2 * (value_row + i))
         else:
             for d in range(head_dim):
-                copy_16(keys + 4 * (d * TILE + part), args[13] + 4 * (source + d * block_size))
+                copy_16(keys + 4 * (d * TILE + part), args[6] + 4 * (source + d * block_size))
             for i in range(0, live * padded_dim, LANES):
-                copy_16(values + 4 * (part * padded_dim + i), args[14] + 4 * (value_row + i))
+                copy_16(values + 4 * (part * padded_dim + i), args[7] + 4 * (value_row + i))
+
+
+@njit(error_model="numpy")
+def _prefetch_tile(args, table, head, tile, num_keys):
+    """Ask for the keys and values that `_load_tile` will read next, so that they come while others are multiplied."""
+    num_kv_heads, head_dim, padded_dim, block_size = args[9], args[11], args[13], args[14]
+    item_size = 2 if args[18] != 0 else 4
+    key_step = max(1, CACHE_LINE // (item_size * block_size))
+    for position in range(tile * TILE, min((tile + 1) * TILE, num_keys), LANES):
+        block = load_i32(table + 4 * (position // block_size)) * num_kv_heads + head
+        offset = position % block_size
+        keys = args[6] + item_size * (block * head_dim * block_size + offset)
+        for d in range(0, head_dim, key_step):
+            prefetch(keys + item_size * d * block_size)
+        values = args[7] + item_size * (block * block_size + offset) * padded_dim
+        for i in range(0, item_size * LANES * padded_dim, CACHE_LINE):
+            prefetch(values + i)
 
 
 @njit(error_model="numpy")

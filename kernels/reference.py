@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from .paged_attention import AttentionBatch
+from .attention_batch import AttentionBatch
 from .philox import uniform
 from .rotary import Rotary
 from .sampling import AllowedTokens, SamplingRows

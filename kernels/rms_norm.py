@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numba import njit
 
+from .kernel_sequence import Buffer, KernelSequence
 from .simd import (
     LANES,
     add_squares_16,
@@ -72,8 +73,19 @@ class RMSNormKernel:
         self._threads.run(self._kernel, self._arguments, parallel=x.numel() >= 32_768)
         return out
 
+    def append_to(self, sequence: KernelSequence, x: Buffer, out: Buffer) -> None:
+        """Add the norm to a sequence; both buffers hold [num_rows, size]."""
+        values = self._arguments.values.copy()
+        values[10] = x.row_bytes == 2 * self.weight.numel()
+        parallel_from = max(2 * ROWS_PER_ITEM, MIN_SEQUENCE_ELEMENTS // self.weight.numel())
+        sequence.append(
+            self._kernel, values, {3: x, 4: out}, count=x.count, rows_at=9, parallel_from=parallel_from, keep=self
+        )
 
-ROWS_PER_ITEM = 8
+
+ROWS_PER_ITEM = 4
+MIN_SEQUENCE_ELEMENTS = 4_096
+"""Elements from which a norm within a sequence, where the other threads are awake, is worth sharing."""
 
 
 def _rms_norm(args):

@@ -16,6 +16,7 @@ import torch
 from numba import njit, types
 
 from . import vector_ir as vir
+from .kernel_sequence import Buffer
 from .rms_norm import RMSNormKernel, copy_row, normalise, widen_row
 from .simd import LANES, instruction, load_f32, load_f64, load_i64, load_u16, narrow, store_f32, widen
 
@@ -35,6 +36,16 @@ class Rotary:
     """Over the elements of a head."""
 
 
+@dataclass(frozen=True)
+class RotaryBuffers:
+    """The same within a sequence of kernels."""
+
+    cos: Buffer
+    sin: Buffer
+    query_norm: RMSNormKernel | None
+    key_norm: RMSNormKernel | None
+
+
 def write_arguments(values: np.ndarray, rotary: Rotary | None, norm: RMSNormKernel | None) -> None:
     """Fill `values` [ARGUMENTS_SIZE] with what `load_head` reads: int64, the address of a float64 as its bits."""
     if rotary is None:
@@ -43,6 +54,11 @@ def write_arguments(values: np.ndarray, rotary: Rotary | None, norm: RMSNormKern
     values[0] = rotary.cos.data_ptr()
     values[1] = rotary.sin.data_ptr()
     values[2] = rotary.cos.shape[-1]
+    write_norm(values, norm)
+
+
+def write_norm(values: np.ndarray, norm: RMSNormKernel | None) -> None:
+    """Fill the part of `values` [ARGUMENTS_SIZE] that says how heads are normalised."""
     values[3] = 0
     if norm is not None:
         values[3] = norm.weight.data_ptr()

@@ -121,6 +121,17 @@ def address_of(_typing, pointer):
 
 
 @instruction
+def prefetch(_typing, address):
+    """Ask for a cache line into the second cache."""
+
+    def generate(context, builder, _signature, arguments):
+        vir.prefetch(builder, arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+@instruction
 def load_i64(_typing, address):
     def generate(_context, builder, _signature, arguments):
         return builder.load(vir.pointer(builder, arguments[0], vir.I64), align=8, typ=vir.I64)

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import cfunc, types
+from numba import cfunc, njit, types
 
-from .simd import address_of
+from .simd import address_of, load_i64, store_i64
 from .threading_primitives import (
     atomic_add,
     atomic_load,
@@ -40,12 +40,15 @@ SPINS = 15_000
 step."""
 
 # Places in the shared state, a cache line (8 of int64) apart where several threads write.
-GENERATION, FUNCTION, ARGUMENTS, STOP, EVENT = 0, 1, 2, 3, 4
+GENERATION, FUNCTION, ARGUMENTS, STOP, EVENT, CALLS, NUM_CALLS = 0, 1, 2, 3, 4, 5, 6
 """GENERATION is odd while a kernel is open to helpers; the caller alone changes it."""
 BUSY = 8
 """Helpers that may be inside the open kernel."""
 SLEEPERS = 16
 STATE_SIZE = 24
+
+CALL_SIZE = 3
+"""int64 numbers that say a call: the kernel's address, that of its arguments, and whether helpers take part."""
 
 
 class KernelArguments:
@@ -67,6 +70,7 @@ class ThreadPool:
         address = self._state.ctypes.data
         self._state_pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_int64))
         self._run = compile_kernel(_run).ctypes
+        self._run_calls = compile_kernel(_run_calls).ctypes
         help_out = compile_kernel(_help).ctypes
         helpers = [
             threading.Thread(target=help_out, args=(self._state_pointer,), name=f"kernel-{i}", daemon=True)
@@ -84,9 +88,22 @@ class ThreadPool:
             return
         self._state[FUNCTION] = kernel.address
         self._state[ARGUMENTS] = arguments.address
+        self._wake_helpers()
+        self._run(self._state_pointer)
+
+    def run_calls(self, calls: np.ndarray) -> None:
+        """Make calls of kernels one after another, each when the one before is done.
+
+        calls: int64 [num_calls, CALL_SIZE], contiguous; the first two arguments of each, its counters, are set to 0.
+        """
+        self._state[CALLS] = calls.ctypes.data
+        self._state[NUM_CALLS] = len(calls)
+        self._wake_helpers()
+        self._run_calls(self._state_pointer)
+
+    def _wake_helpers(self) -> None:
         if self._state[SLEEPERS]:
             os.eventfd_write(self._event, int(self._state[SLEEPERS]))
-        self._run(self._state_pointer)
 
 
 @functools.cache
@@ -104,10 +121,31 @@ def compile_kernel(function: Callable[..., None]) -> Any:
 
 
 def _run(state):
-    """The caller's part: open the kernel, work, close it, and wait for the helpers that are inside."""
+    """The caller's part of one kernel."""
+    _share(address_of(state), state[FUNCTION], state[ARGUMENTS])
+
+
+def _run_calls(state):
+    """The caller's part of several."""
     base = address_of(state)
+    for number in range(state[NUM_CALLS]):
+        call = state[CALLS] + 8 * CALL_SIZE * number
+        function, arguments, is_parallel = load_i64(call), load_i64(call + 8), load_i64(call + 16)
+        store_i64(arguments, 0)
+        store_i64(arguments + 8, 0)
+        if is_parallel != 0:
+            state[FUNCTION] = function
+            state[ARGUMENTS] = arguments
+            _share(base, function, arguments)
+        else:
+            call_kernel(function, arguments)
+
+
+@njit(error_model="numpy")
+def _share(base, function, arguments):
+    """Open the kernel that the state names to helpers, work, close it, and wait for those that are inside."""
     atomic_add(base + 8 * GENERATION, 1)
-    call_kernel(state[FUNCTION], state[ARGUMENTS])
+    call_kernel(function, arguments)
     atomic_add(base + 8 * GENERATION, 1)
     spins = 0
     while atomic_load(base + 8 * BUSY) != 0:

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from ...kernels.paged_attention import AttentionBatch, PagedAttention
-from ...kernels.reference import ReferenceAttention
-from ...kernels.rotary import Rotary
+from ...kernels.kernel_sequence import Buffer, KernelSequence
+from ...kernels.paged_attention import HeadShapes, PagedAttention
+from ...kernels.rotary import Rotary, RotaryBuffers
 from ..errors import UnsupportedModelError
+from .device import Attention, Batch
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,14 @@ class LayerGeometry:
 class AttentionLayers:
     """The attention function of one model, with the caches of its layers."""
 
-    def __init__(self, kernel: PagedAttention | ReferenceAttention) -> None:
+    def __init__(self, kernel: Attention) -> None:
         self.name = f"zqserve_{uuid.uuid4().hex}"
         """What `attn_implementation` must say for the model to call this object."""
         self.geometry: dict[int, LayerGeometry] = {}
         self._kernel = kernel
         self._caches: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._sinks: dict[int, torch.Tensor] = {}
-        self._batch: AttentionBatch | None = None
+        self._batch: Any = None
         self._interceptor: Callable[..., torch.Tensor] | None = None
         # The registry lives as long as the process: it must not keep the caches of a model that is gone.
         reference = weakref.ref(self)
@@ -61,13 +63,14 @@ class AttentionLayers:
     def set_caches(self, caches: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
         """Key and value cache of each layer, as `kernels.paged_attention` lays them out; ends the probing."""
         self._caches = caches
+        self._sinks = {layer: sinks.to(caches[layer][0].device) for layer, sinks in self._sinks.items()}
 
     def caches(self) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
         """Key and value cache of each layer, as they were set."""
         return self._caches.values()
 
-    def set_batch(self, batch: AttentionBatch) -> None:
-        """What the next forward computes."""
+    def set_batch(self, batch: Batch) -> None:
+        """What the next forward computes, as the device's kernel takes it."""
         self._batch = batch
 
     @contextmanager
@@ -113,6 +116,38 @@ class AttentionLayers:
             value_cache,
             self._batch,
             scale=query.shape[-1] ** -0.5 if scale is None else scale,
+            sliding_window=sliding_window or 0,
+            softcap=softcap or 0.0,
+            sinks=self._sinks.get(layer),
+            rotary=rotary,
+        )
+
+    def append_to(
+        self,
+        sequence: KernelSequence,
+        layer: int,
+        projected: Buffer,
+        out: Buffer,
+        heads: HeadShapes,
+        batch: np.ndarray,
+        *,
+        scale: float | None,
+        sliding_window: int | None,
+        softcap: float | None,
+        rotary: RotaryBuffers,
+    ) -> None:
+        """Add `attend` of one layer to a sequence of kernels; see `PagedAttention.append_to`. The caches are set."""
+        assert isinstance(self._kernel, PagedAttention)
+        key_cache, value_cache = self._caches[layer]
+        self._kernel.append_to(
+            sequence,
+            projected,
+            out,
+            heads,
+            key_cache,
+            value_cache,
+            batch,
+            scale=heads.head_dim**-0.5 if scale is None else scale,
             sliding_window=sliding_window or 0,
             softcap=softcap or 0.0,
             sinks=self._sinks.get(layer),

@@ -11,9 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...kernels.kernel_sequence import Buffer
+from .fused_norm import FusedRMSNorm
 from .gated_mlp import GatedMLP
 from .rotary_attention import PROBE_TOKENS, RotaryAttention
 from .stand_ins import Call, agree, probe_values, stand_ins
+from .step_buffers import StepBuffers
 
 ATTENTION, MLP = "self_attn", "mlp"
 NORMS = ("input_layernorm", "post_attention_layernorm")
@@ -41,6 +44,23 @@ class PreNormDecoderLayer(nn.Module):
         """hidden_states [1, num_tokens, hidden_size] to the same shape."""
         attended, _ = self._attention(self._attention_norm(hidden_states), position_embeddings, residual=hidden_states)
         return self._mlp(self._mlp_norm(attended), attended)
+
+    @property
+    def can_be_appended(self) -> bool:
+        """Whether `append_to` may be used."""
+        norms = isinstance(self._attention_norm, FusedRMSNorm) and isinstance(self._mlp_norm, FusedRMSNorm)
+        return norms and self._attention.can_be_appended and self._mlp.can_be_appended
+
+    def append_to(self, hidden: Buffer, buffers: StepBuffers) -> None:
+        """Add what `forward` does to a sequence of kernels; `hidden` is both input and output."""
+        assert isinstance(self._attention_norm, FusedRMSNorm)
+        assert isinstance(self._mlp_norm, FusedRMSNorm)
+        normed = buffers.get("normed", hidden.row_bytes)
+        between = buffers.get("between", hidden.row_bytes)
+        self._attention_norm.kernel.append_to(buffers.sequence, hidden, normed)
+        self._attention.append_to(normed, between, hidden, buffers)
+        self._mlp_norm.kernel.append_to(buffers.sequence, between, normed)
+        self._mlp.append_to(normed, hidden, between, buffers)
 
 
 def fuse_decoder_layer(module: nn.Module, call: Call) -> PreNormDecoderLayer | None:

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
 from ...kernels.paged_attention import PagedAttention
-from ...kernels.reference import ReferenceAttention, ReferenceSampling
 from ...kernels.sampling import SamplingKernel
 from ...kernels.thread_pool import ThreadPool
 from ...kernels.widening import WideningKernel
 from ..config import EngineConfig
 from ..host_runtime import tune_allocator
+
+if TYPE_CHECKING:  # the GPU's kernels are imported where there is a GPU
+    from ...kernels.attention_batch import AttentionBatch
+    from ...kernels.triton.paged_attention import DeviceBatch
+    from ...kernels.triton.paged_attention import PagedAttention as GpuPagedAttention
+    from ...kernels.triton.sampling_kernel import SamplingKernel as GpuSamplingKernel
+
+Attention: TypeAlias = "PagedAttention | GpuPagedAttention"
+Batch: TypeAlias = "AttentionBatch | DeviceBatch"
+"""A step, as paged attention sees it: of either device, or on the GPU already."""
 
 MIN_TEAM_TOKENS = 128
 """Tokens of a step from which torch's own operations use all threads."""
@@ -25,17 +35,21 @@ class Device:
 
     torch_device: torch.device
     threads: ThreadPool
-    attention: PagedAttention | ReferenceAttention
+    is_cpu: bool
+    """Whether the CPU's compiled kernels serve it. Not so where Triton's interpreter stands in for a GPU, on tensors
+    of the CPU.
+    """
+    attention: Attention
     gpu_memory_utilization: float
     widening: WideningKernel | None
 
-    @property
-    def is_cpu(self) -> bool:
-        return self.torch_device.type == "cpu"
-
-    def sampling_kernel(self, vocab_size: int) -> SamplingKernel | ReferenceSampling:
+    def sampling_kernel(self, vocab_size: int) -> SamplingKernel | GpuSamplingKernel:
         """The kernel that chooses tokens from logits [num_rows, vocab_size]."""
-        return SamplingKernel(vocab_size, self.threads) if self.is_cpu else ReferenceSampling()
+        if self.is_cpu:
+            return SamplingKernel(vocab_size, self.threads)
+        from ...kernels.triton.sampling_kernel import SamplingKernel as GpuSamplingKernel
+
+        return GpuSamplingKernel()
 
     def to_float32(self, x: torch.Tensor) -> torch.Tensor:
         """x of any shape as float32, contiguous."""
@@ -58,21 +72,38 @@ class Device:
         return max(0, int(free - (1 - self.gpu_memory_utilization) * total))
 
 
-def open_device(config: EngineConfig) -> Device:
+def open_device(config: EngineConfig, max_model_len: int) -> Device:
     """The device that the configuration names; "auto" takes a GPU where there is one."""
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    num_threads = config.num_threads or len(os.sched_getaffinity(0))
-    if name == "cpu":
-        tune_allocator()
-    threads = ThreadPool(num_threads if name == "cpu" else 1)
+    if name == "cuda":
+        return _open_gpu(config, max_model_len)
+    tune_allocator()
+    threads = ThreadPool(config.num_threads or len(os.sched_getaffinity(0)))
     return Device(
-        torch_device=torch.device(name),
+        torch_device=torch.device("cpu"),
         threads=threads,
-        attention=PagedAttention(threads) if name == "cpu" else ReferenceAttention(),
+        is_cpu=True,
+        attention=PagedAttention(threads),
         gpu_memory_utilization=config.gpu_memory_utilization,
-        widening=WideningKernel(threads) if name == "cpu" else None,
+        widening=WideningKernel(threads),
+    )
+
+
+def _open_gpu(config: EngineConfig, max_model_len: int) -> Device:
+    from ...kernels.triton.decode_attention import split_size
+    from ...kernels.triton.launch import INTERPRETED
+    from ...kernels.triton.paged_attention import PagedAttention as GpuPagedAttention
+
+    major, minor = (8, 0) if INTERPRETED else torch.cuda.get_device_capability()
+    return Device(
+        torch_device=torch.device("cpu" if INTERPRETED else "cuda"),
+        threads=ThreadPool(1),
+        is_cpu=False,
+        attention=GpuPagedAttention(10 * major + minor, split_size(max_model_len)),
+        gpu_memory_utilization=config.gpu_memory_utilization,
+        widening=None,
     )
 
 

@@ -6,13 +6,17 @@ gives what the kernel gives. Used by `model_surgery`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import nn
 
 from ...kernels.gated_activation import ACTIVATIONS, GatedActivation
-from ...kernels.packed_linear import pack_gated, pack_together
+from ...kernels.kernel_sequence import Buffer
+from ...kernels.packed_linear import can_be_appended, pack_gated, pack_together
 from ...kernels.thread_pool import ThreadPool
 from .stand_ins import agree, probe_values, stand_ins
+from .step_buffers import StepBuffers
 
 INPUTS = (("gate_proj", "up_proj"), ("gate_up_proj",))
 """Names of the linear layers that make gate and up: two, or one whose output holds the gate first."""
@@ -35,9 +39,39 @@ class GatedMLP(nn.Module):
         """x [..., hidden_size] to the same shape; `residual` of that shape is added to the output."""
         return self._down(self._gated(x), residual)
 
+    @property
+    def can_be_appended(self) -> bool:
+        return can_be_appended(self._gated) and can_be_appended(self._down)
+
+    def append_to(self, x: Buffer, out: Buffer, residual: Buffer, buffers: StepBuffers) -> None:
+        """Add what `forward` does to a sequence of kernels."""
+        assert can_be_appended(self._gated)
+        assert can_be_appended(self._down)
+        gated = buffers.get("gated", self._gated.out_bytes)
+        self._gated.append_to(buffers.sequence, x, gated)
+        self._down.append_to(buffers.sequence, gated, out, residual)
+
+
+@dataclass(frozen=True)
+class RecognisedMLP:
+    """The linear layers of a gated feed-forward layer, and the activation between them."""
+
+    inputs: list[nn.Linear]
+    activation: str
+    output: nn.Linear
+
 
 def fuse_mlp(module: nn.Module, threads: ThreadPool) -> GatedMLP | None:
     """The faster form of a gated feed-forward layer, or None where `module` is something else."""
+    found = recognise_mlp(module, threads)
+    if found is None:
+        return None
+    gated, down = pack_gated(found.inputs, found.activation, threads), pack_together([found.output], threads)
+    return GatedMLP(gated, down) if gated is not None and down is not None else None
+
+
+def recognise_mlp(module: nn.Module, threads: ThreadPool) -> RecognisedMLP | None:
+    """What a gated feed-forward layer consists of, or None where `module` is something else."""
     children = dict(module.named_children())
     for names in INPUTS:
         inputs, output = [children.get(name) for name in names], children.get(OUTPUT)
@@ -45,11 +79,8 @@ def fuse_mlp(module: nn.Module, threads: ThreadPool) -> GatedMLP | None:
         if len(linears) != len(names) + 1 or len(children) != len(linears) + 1:
             continue
         activation = _recognise(module, names, linears[0].in_features, linears[-1], threads)
-        if activation is None:
-            continue
-        gated, down = pack_gated(linears[:-1], activation, threads), pack_together(linears[-1:], threads)
-        if gated is not None and down is not None:
-            return GatedMLP(gated, down)
+        if activation is not None:
+            return RecognisedMLP(linears[:-1], activation, linears[-1])
     return None
 
 

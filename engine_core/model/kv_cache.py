@@ -57,13 +57,15 @@ def num_blocks(config: EngineConfig, device: Device, bytes_per_block: int, max_m
 def make_caches(
     geometry: dict[int, LayerGeometry], count: int, block_size: int, dtype: torch.dtype, device: Device
 ) -> dict[int, tuple[torch.Tensor, torch.Tensor]]:
-    """Key cache [count, num_kv_heads, head_dim, block_size] and value cache [count, num_kv_heads, block_size,
-    value_dim padded to 16] of each layer.
-    """
+    """Key and value cache of each layer, as the device's `paged_attention` lays them out."""
     caches = {}
     for layer, shape in geometry.items():
-        key_shape = (count, shape.num_kv_heads, shape.head_dim, block_size)
-        value_shape = (count, shape.num_kv_heads, block_size, _padded(shape.value_dim))
+        if device.is_cpu:
+            key_shape = (count, shape.num_kv_heads, shape.head_dim, block_size)
+            value_shape = (count, shape.num_kv_heads, block_size, _padded(shape.value_dim))
+        else:
+            key_shape = (count, shape.num_kv_heads, block_size, shape.head_dim)
+            value_shape = (count, shape.num_kv_heads, block_size, shape.value_dim)
         caches[layer] = (
             _zeros(key_shape, dtype, device),
             _zeros(value_shape, dtype, device),

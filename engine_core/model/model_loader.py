@@ -76,12 +76,16 @@ def load_model(
     started = time.monotonic()
     progress(f"Loading {architecture} in {_name(dtype)} on {device.torch_device}.")
     model = build_model(config, hf_config, architecture, dtype, attention.name, auto_class)
-    model = model.to(device.torch_device).eval().requires_grad_(False)
+    model = model.eval().requires_grad_(False)
     text_config = model.config.get_text_config()
     _pin_rope(model, architecture, max_model_len)
-    _probe(model, attention, architecture, text_config.num_hidden_layers, device)
+    _probe(model, attention, architecture, text_config.num_hidden_layers)
     if device.is_cpu:
         model_surgery.operate(model, attention, device.threads)
+    else:
+        from . import gpu_surgery  # needs Triton, which not every machine without a GPU has
+
+        gpu_surgery.operate(model, attention, device.threads, device.torch_device)
     progress(f"Loaded {architecture} in {time.monotonic() - started:.1f} s.")
     return LoadedModel(model, text_config, dtype, attention, architecture)
 
@@ -150,9 +154,9 @@ def build_model(
     return model
 
 
-def _probe(model: Any, attention: AttentionLayers, architecture: str, num_layers: int, device: Device) -> None:
+def _probe(model: Any, attention: AttentionLayers, architecture: str, num_layers: int) -> None:
     """Run one token through the model to see which layers call our attention, and how."""
-    token = torch.zeros(1, 1, dtype=torch.long, device=device.torch_device)
+    token = torch.zeros(1, 1, dtype=torch.long)
     try:
         with torch.inference_mode():
             model(input_ids=token, position_ids=token, use_cache=False)

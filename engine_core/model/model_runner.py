@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ...kernels.paged_attention import AttentionBatch, make_batch
+from ...kernels.attention_batch import AttentionBatch, make_batch
 from ...kernels.sampling import AllowedTokens
 from ..config import EngineConfig
 from ..constraints.guided_decoding import Move
@@ -26,6 +26,7 @@ from ..messages import TokenLogprobs
 from ..scheduling.request import Request
 from ..scheduling.step import RequestResult, ScheduledRequest
 from . import kv_cache
+from .compiled_decoder import compile_decoder
 from .device import open_device
 from .model_loader import load_model
 from .sampler import Sampler
@@ -41,8 +42,8 @@ class ModelRunner:
 
         Raises `UnsupportedModelError` when the model cannot be served rightly, ValueError when the cache has no room.
         """
-        self.device = open_device(config)
         self.max_model_len = config.max_model_len or _context_length(config.model)
+        self.device = open_device(config, self.max_model_len)
         loaded = load_model(config, self.device, self.max_model_len, progress)
         self.loaded = loaded
         """What `pooling_loader` shares with this runner, together with `device`."""
@@ -52,6 +53,8 @@ class ModelRunner:
         self.vocab_size = self._logits_width()
         self.block_size = config.block_size
         self._make_cache(config, loaded.dtype, progress)
+        threads = self.device.threads
+        self._compiled = compile_decoder(self._model, threads, self.max_model_len) if self.device.is_cpu else None
         self._groups = {layer.num_heads // layer.num_kv_heads for layer in self._attention.geometry.values()}
         self._sampler = Sampler(self.vocab_size, config.max_num_seqs, self.device, config.logprobs_mode)
         self._guided = GuidedStep(self.vocab_size, config.max_num_seqs)
@@ -61,6 +64,11 @@ class ModelRunner:
         self._block_tables = np.zeros((config.max_num_seqs, max_blocks), np.int32)
         self._num_table_blocks = [0] * config.max_num_seqs
         self._warm_up(min(config.max_num_batched_tokens, self.max_model_len), progress)
+
+    @property
+    def live(self) -> Collection[Request]:
+        """The sequences that have a row."""
+        return self._rows.keys()
 
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         """Run one step: one result for each scheduled request, in the same order."""
@@ -108,12 +116,13 @@ class ModelRunner:
         """Logits float32 of the wanted tokens: first, request by request, those of prompt logprobs, then the sampled
         ones (see `_wanted_tokens`).
         """
-        query_lens = np.array([item.num_new_tokens for item in scheduled], np.int32)
+        query_lens = np.array([item.num_tokens for item in scheduled], np.int32)
         context_lens = np.array([item.request.num_computed_tokens for item in scheduled], np.int32)
         token_ids: list[int] = []
         for item in scheduled:
             start = item.request.num_computed_tokens
             token_ids += item.request.token_ids[start : start + item.num_new_tokens]
+            token_ids += item.drafts
         widest = -(-int((query_lens + context_lens).max()) // self.block_size)
         tables = np.ascontiguousarray(self._block_tables[rows, :widest])
         batch = self._batch(query_lens, context_lens, tables)
@@ -133,7 +142,10 @@ class ModelRunner:
         """One forward over the flat tokens; logits float32 [len(wanted), vocab_size] of the wanted ones."""
         device = self.device.torch_device
         starts = np.repeat(context_lens - batch.query_start[:-1], query_lens)
-        positions = torch.from_numpy(starts + np.arange(len(token_ids), dtype=np.int32)).to(device, torch.long)
+        flat_positions = starts + np.arange(len(token_ids))
+        if self._compiled is not None:
+            return self._compiled.logits(token_ids, flat_positions, batch, wanted)
+        positions = torch.from_numpy(flat_positions).to(device)
         ids = torch.tensor(token_ids, device=device)
         everything = len(wanted) == len(token_ids) and wanted == list(range(len(token_ids)))
         # A step of prompt chunks alone wants nothing; one row is computed then, since the layers know no empty input.
@@ -145,7 +157,8 @@ class ModelRunner:
 
     def _results(self, scheduled: list[ScheduledRequest], rows: list[int], logits: torch.Tensor) -> list[RequestResult]:
         results = [RequestResult([]) for _ in scheduled]
-        sampling = [i for i, item in enumerate(scheduled) if _samples(item)]
+        # A request whose next tokens are guessed stands there once more for each of them.
+        sampling = [i for i, item in enumerate(scheduled) if _samples(item) for _ in range(1 + len(item.drafts))]
         # Before anything else: the device may still be computing the logits, and what follows waits for them.
         masks = self._masks([scheduled[i].request for i in sampling])
         first = 0
@@ -192,11 +205,15 @@ class ModelRunner:
             if not sampling:
                 return
         requests = [scheduled[i].request for i in sampling]
-        sampled = self._sampler.sample(logits, requests, [rows[i] for i in sampling], allowed)
-        for i, choice in zip(sampling, sampled, strict=True):
+        ahead = _ahead(scheduled, sampling)
+        sampled = self._sampler.sample(logits, requests, [rows[i] for i in sampling], allowed, ahead)
+        for k, (i, choice) in enumerate(zip(sampling, sampled, strict=True)):
+            if ahead is not None and ahead[k] and not _was_guessed(scheduled[i], results[i], ahead[k]):
+                continue
             if choice.token_id >= 0:
-                results[i].token_ids = [choice.token_id]
-                results[i].logprobs = None if choice.logprobs is None else [choice.logprobs]
+                results[i].token_ids.append(choice.token_id)
+                if choice.logprobs is not None:
+                    results[i].logprobs = [*(results[i].logprobs or ()), choice.logprobs]
             elif scheduled[i].request.guide is None:
                 results[i].error = _why_no_token(scheduled[i].request)
         if allowed is not None:
@@ -315,7 +332,25 @@ def _wanted_tokens(scheduled: list[ScheduledRequest], query_lens: np.ndarray) ->
     ends = np.cumsum(query_lens).tolist()
     scored: list[int] = []
     for item, end in zip(scheduled, ends, strict=True):
-        start = end - item.num_new_tokens
+        start = end - item.num_tokens
         scored += range(start, start + len(_prompt_targets(item)))
-    sampled = [end - 1 for item, end in zip(scheduled, ends, strict=True) if _samples(item)]
+    sampled: list[int] = []
+    for item, end in zip(scheduled, ends, strict=True):
+        if _samples(item):
+            sampled += range(end - 1 - len(item.drafts), end)
     return scored + sampled
+
+
+def _ahead(scheduled: list[ScheduledRequest], sampling: list[int]) -> list[int] | None:
+    """How many guesses stand before the place of each choice; None where nothing is guessed."""
+    if not any(scheduled[i].drafts for i in sampling):
+        return None
+    ahead: list[int] = []
+    for k, i in enumerate(sampling):
+        ahead.append(ahead[-1] + 1 if k and sampling[k - 1] == i else 0)
+    return ahead
+
+
+def _was_guessed(item: ScheduledRequest, result: RequestResult, ahead: int) -> bool:
+    """Whether the first `ahead` guesses are what was chosen, so that the choice behind them counts."""
+    return len(result.token_ids) == ahead and result.token_ids[-1] == item.drafts[ahead - 1]

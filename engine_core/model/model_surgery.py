@@ -18,6 +18,7 @@ from ...kernels.rms_norm import RMSNormKernel
 from ...kernels.thread_pool import ThreadPool
 from .attention import AttentionLayers
 from .decoder_layer import ATTENTION, fuse_decoder_layer
+from .fused_norm import FusedRMSNorm
 from .gated_mlp import fuse_mlp
 from .rotary_attention import OUTPUTS, PROBE_TOKENS, fuse_attention
 from .stand_ins import Call, agree, observed_calls
@@ -28,7 +29,7 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 def operate(model: nn.Module, attention: AttentionLayers, threads: ThreadPool) -> None:
     """Replace what can be replaced in a model on the CPU. The old weights are given up as it goes."""
-    calls = _probe_calls(model)
+    calls = probe_calls(model)
     fuse_attentions(model, calls, attention, threads)
     fuse_mlps(model, threads)
     merge_projections(model, threads)
@@ -41,16 +42,16 @@ def fuse_attentions(
     model: nn.Module, calls: Mapping[str, Call], attention: AttentionLayers, threads: ThreadPool
 ) -> None:
     """Replace each attention layer with rotary embedding. `calls`: how the model calls its modules, by their names."""
-    for path, parent, name, module in _children(model):
+    for path, parent, name, module in children_of(model):
         if path in calls:
-            fused = fuse_attention(module, calls[path], attention, lambda norm: _norm_kernel(norm, threads), threads)
+            fused = fuse_attention(module, calls[path], attention, lambda norm: norm_kernel(norm, threads), threads)
             if fused is not None:
                 setattr(parent, name, fused)
 
 
 def fuse_mlps(model: nn.Module, threads: ThreadPool) -> None:
     """Replace each gated feed-forward layer."""
-    for _, parent, name, module in _children(model):
+    for _, parent, name, module in children_of(model):
         mlp = fuse_mlp(module, threads)
         if mlp is not None:
             setattr(parent, name, mlp)
@@ -58,7 +59,7 @@ def fuse_mlps(model: nn.Module, threads: ThreadPool) -> None:
 
 def fuse_decoder_layers(model: nn.Module, calls: Mapping[str, Call]) -> None:
     """Replace each decoder layer whose attention and MLP have been fused before. `calls` as in `fuse_attentions`."""
-    for path, parent, name, module in _children(model):
+    for path, parent, name, module in children_of(model):
         if path in calls:
             fused = fuse_decoder_layer(module, calls[path])
             if fused is not None:
@@ -67,7 +68,7 @@ def fuse_decoder_layers(model: nn.Module, calls: Mapping[str, Call]) -> None:
 
 def merge_projections(model: nn.Module, threads: ThreadPool) -> None:
     """Make one product of the siblings' weights; each sibling then returns its share of it."""
-    for _, _, _, parent in _children(model):
+    for _, _, _, parent in children_of(model):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
             plain = [linear for linear in linears if type(linear) is nn.Linear]
@@ -80,7 +81,7 @@ def merge_projections(model: nn.Module, threads: ThreadPool) -> None:
 
 def pack_linears(model: nn.Module, threads: ThreadPool) -> None:
     """Pack each plain linear layer (and GPT-2's transposed kind)."""
-    for _, parent, name, module in _children(model):
+    for _, parent, name, module in children_of(model):
         if type(module) is nn.Linear:
             packed = pack(module.weight, module.bias, threads)
         elif type(module) is Conv1D:
@@ -93,9 +94,9 @@ def pack_linears(model: nn.Module, threads: ThreadPool) -> None:
 
 def replace_norms(model: nn.Module, threads: ThreadPool) -> None:
     """Replace each RMSNorm whose formula is one of the two known ones, found out by trying it."""
-    for _, parent, name, module in _children(model):
+    for _, parent, name, module in children_of(model):
         if type(module).__name__.endswith("RMSNorm"):
-            kernel = _norm_kernel(module, threads)
+            kernel = norm_kernel(module, threads)
             if kernel is not None:
                 setattr(parent, name, FusedRMSNorm(kernel))
 
@@ -132,18 +133,7 @@ class ProjectionShare(nn.Module):
         return self._product.share(self._index, x)
 
 
-class FusedRMSNorm(nn.Module):
-    """An RMSNorm module around the kernel."""
-
-    def __init__(self, kernel: RMSNormKernel) -> None:
-        super().__init__()
-        self._kernel = kernel
-
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self._kernel(hidden_states)
-
-
-def _probe_calls(model: nn.Module) -> dict[str, Call]:
+def probe_calls(model: nn.Module) -> dict[str, Call]:
     """How the model calls its attention and decoder layers, by their names."""
     tokens = torch.arange(PROBE_TOKENS)[None]
     with torch.inference_mode(), observed_calls(model, {*OUTPUTS, ATTENTION}) as calls:
@@ -151,17 +141,17 @@ def _probe_calls(model: nn.Module) -> dict[str, Call]:
     return {path: calls[module] for path, module in model.named_modules() if module in calls}
 
 
-def _children(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
+def children_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module, str, nn.Module]]:
     """(path, parent, name, child) of every module below `module`, each before its own children.
 
     A child may be replaced when it comes; it is not kept alive beyond that, nor are its weights.
     """
     for name, _ in list(module.named_children()):
         yield prefix + name, module, name, getattr(module, name)
-        yield from _children(getattr(module, name), f"{prefix}{name}.")
+        yield from children_of(getattr(module, name), f"{prefix}{name}.")
 
 
-def _norm_kernel(module: nn.Module, threads: ThreadPool) -> RMSNormKernel | None:
+def norm_kernel(module: nn.Module, threads: ThreadPool) -> RMSNormKernel | None:
     """The kernel that gives the same as `module`, or None."""
     weight = getattr(module, "weight", None)
     names = ("variance_epsilon", "eps", "epsilon")

@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...kernels.packed_linear import pack_together
+from ...kernels.kernel_sequence import Buffer
+from ...kernels.packed_linear import can_be_appended, pack_together
+from ...kernels.paged_attention import HeadShapes
 from ...kernels.reference import rotate_heads
 from ...kernels.rms_norm import RMSNormKernel
-from ...kernels.rotary import Rotary
+from ...kernels.rotary import Rotary, RotaryBuffers
 from ...kernels.thread_pool import ThreadPool
 from .attention import AttentionLayers
 from .stand_ins import Call, agree, probe_values, stand_ins
+from .step_buffers import StepBuffers
 
 INPUTS = (("q_proj", "k_proj", "v_proj"), ("qkv_proj",))
 """Names of the linear layers that make queries, keys and values: three, or one that makes them in this order."""
@@ -94,6 +97,42 @@ class RotaryAttention(nn.Module):
         )
         return self._output(out.view(1, num_tokens, -1), residual), None
 
+    @property
+    def can_be_appended(self) -> bool:
+        return can_be_appended(self._project) and can_be_appended(self._output)
+
+    def append_to(self, x: Buffer, out: Buffer, residual: Buffer, buffers: StepBuffers) -> None:
+        """Add what `forward` does to a sequence of kernels."""
+        assert can_be_appended(self._project)
+        assert can_be_appended(self._output)
+        heads = self._heads
+        projected = buffers.get("projected", self._project.out_bytes)
+        value_bytes = x.row_bytes // self._project.in_features * heads.value_dim
+        attended = buffers.get("attended", heads.num_heads * value_bytes)
+        self._project.append_to(buffers.sequence, x, projected)
+        self._attention.append_to(
+            buffers.sequence,
+            self.layer_idx,
+            projected,
+            attended,
+            HeadShapes(heads.num_heads, heads.num_kv_heads, heads.head_dim, heads.value_dim),
+            buffers.batch,
+            scale=heads.scale,
+            sliding_window=heads.sliding_window,
+            softcap=heads.softcap,
+            rotary=RotaryBuffers(buffers.cos, buffers.sin, heads.query_norm, heads.key_norm),
+        )
+        self._output.append_to(buffers.sequence, attended, out, residual)
+
+
+@dataclass(frozen=True)
+class RecognisedAttention:
+    """The linear layers of an attention module, and what it does between them."""
+
+    inputs: list[nn.Linear]
+    heads: Heads
+    output: nn.Linear
+
 
 def fuse_attention(
     module: nn.Module,
@@ -103,6 +142,23 @@ def fuse_attention(
     threads: ThreadPool,
 ) -> RotaryAttention | None:
     """The faster form of an attention module, or None where it is of another kind."""
+    found = recognise_attention(module, call, attention, fuse_norm)
+    if found is None:
+        return None
+    project, output = pack_together(found.inputs, threads), pack_together([found.output], threads)
+    if project is None or output is None:
+        return None
+    layer_idx: Any = module.layer_idx
+    return RotaryAttention(project, found.heads, attention, layer_idx, output)
+
+
+def recognise_attention(
+    module: nn.Module,
+    call: Call,
+    attention: AttentionLayers,
+    fuse_norm: Callable[[nn.Module], RMSNormKernel | None],
+) -> RecognisedAttention | None:
+    """What an attention module consists of, or None where it is of another kind."""
     children = dict(module.named_children())
     for names in INPUTS:
         output_name = next((name for name in OUTPUTS if name in children), None)
@@ -113,12 +169,8 @@ def fuse_attention(
             continue
         norms = _head_norms(children, fuse_norm)
         heads = None if norms is None else _recognise(module, call, names, output_name, norms, attention)
-        if heads is None:
-            continue
-        project, output = pack_together(linears[:-1], threads), pack_together(linears[-1:], threads)
-        if project is not None and output is not None:
-            layer_idx: Any = module.layer_idx
-            return RotaryAttention(project, heads, attention, layer_idx, output)
+        if heads is not None:
+            return RecognisedAttention(linears[:-1], heads, linears[-1])
     return None
 
 

@@ -72,9 +72,16 @@ class Sampler:
         self._states.pop(row, None)
 
     def sample(
-        self, logits: torch.Tensor, requests: list[Request], rows: list[int], allowed: AllowedTokens | None = None
+        self,
+        logits: torch.Tensor,
+        requests: list[Request],
+        rows: list[int],
+        allowed: AllowedTokens | None = None,
+        ahead: list[int] | None = None,
     ) -> list[SampledToken]:
         """One token for each request; logits float32 [len(requests), vocab_size] are changed in place.
+
+        ahead: how many tokens behind the request's last one the row's token stands, where some are guessed.
 
         The masks of guided requests come last, over whatever the processors did, and before temperature, top-k, top-p
         and min-p, which so act on what the grammar allows.
@@ -87,6 +94,9 @@ class Sampler:
                 logits_processors.apply(logits[i], requests[i], state)
         index = np.array(rows)
         all_rows = self._rows
+        position = np.array([request.num_output_tokens for request in requests], np.int64)
+        if ahead is not None:
+            position += ahead
         tokens = self._kernel.sample(
             logits,
             SamplingRows(
@@ -96,7 +106,7 @@ class Sampler:
                 min_p=all_rows.min_p[index],
                 seed=all_rows.seed[index],
                 sample_index=all_rows.sample_index[index],
-                position=np.array([request.num_output_tokens for request in requests], np.int64),
+                position=position,
             ),
             allowed,
         ).tolist()
@@ -158,21 +168,18 @@ class Sampler:
         logits: float32 [num_rows, vocab_size], contiguous.
         """
         log_sums, chosen, ranks = self._kernel.score(logits, np.array(tokens, np.int64))
-        widest = max((self._vocab_size if count < 0 else count) for count in counts)
         top_values: list[list[float]] = [[] for _ in tokens]
         top_ids: list[list[int]] = [[] for _ in tokens]
-        if widest > 0:
-            top = logits.topk(min(widest, self._vocab_size), dim=-1)
-            top_values = (top.values.double().cpu() - torch.from_numpy(log_sums)[:, None]).tolist()
-            top_ids = top.indices.tolist()
-        entries = []
-        for i, token in enumerate(tokens):
-            count = len(top_ids[i]) if counts[i] < 0 else counts[i]
-            entries.append(
-                TokenLogprobs(
-                    token_ids=[token, *top_ids[i][:count]],
-                    logprobs=[float(chosen[i]), *top_values[i][:count]],
-                    rank=int(ranks[i]),
-                )
-            )
-        return entries
+        # Which of equal logits are taken depends on how many are asked for: so on what the row itself asks, and not on
+        # what the others of its step do.
+        for count in set(counts) - {0}:
+            rows = [i for i, asked in enumerate(counts) if asked == count]
+            num_top = self._vocab_size if count < 0 else min(count, self._vocab_size)
+            top = (logits if len(rows) == len(counts) else logits[rows]).topk(num_top, dim=-1)
+            values = (top.values.double().cpu() - torch.from_numpy(log_sums[rows])[:, None]).tolist()
+            for i, row_values, row_ids in zip(rows, values, top.indices.tolist(), strict=True):
+                top_values[i], top_ids[i] = row_values, row_ids
+        return [
+            TokenLogprobs([token, *top_ids[i]], [float(chosen[i]), *top_values[i]], int(ranks[i]))
+            for i, token in enumerate(tokens)
+        ]

@@ -17,7 +17,7 @@ from torch import nn
 
 
 class StandIn(nn.Module):
-    """Notes a copy of its input and returns one of `output`, or of the input where that is None.
+    """Notes a copy of its input, and its keywords, and returns one of `output`, or of the input where that is None.
 
     Copies, since the module under trial may change in place what it is given.
     """
@@ -25,10 +25,12 @@ class StandIn(nn.Module):
     def __init__(self, output: Any) -> None:
         super().__init__()
         self.input: torch.Tensor | None = None
+        self.kwargs: dict[str, Any] = {}
         self._output = output
 
-    def forward(self, hidden_states: torch.Tensor, *_args: Any, **_kwargs: Any) -> Any:
+    def forward(self, hidden_states: torch.Tensor, *_args: Any, **kwargs: Any) -> Any:
         self.input = hidden_states.clone()
+        self.kwargs = kwargs
         return copy.deepcopy(self._output) if self._output is not None else hidden_states.clone()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...kernels.paged_attention import make_batch
+from ...kernels.attention_batch import make_batch
 from ..model import kv_cache
 from ..model.device import Device
 from ..model.model_loader import LoadedModel

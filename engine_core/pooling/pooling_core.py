@@ -64,7 +64,9 @@ class PoolingCore:
         self._max_num_seqs = config.max_num_seqs
         self._by_priority = config.scheduling_policy == "priority"
         self._queue: list[_Waiting] = []
-        """A heap; what was aborted stays in it until it comes up."""
+        """A heap; what was aborted stays in it until it comes up, or until most of it is such."""
+        self._num_aborted = 0
+        """Of those in the queue."""
         self._waiting: dict[bytes, dict[int, _Waiting]] = {}
         self._turns = Turns()
         self._num_requests = 0
@@ -136,6 +138,7 @@ class PoolingCore:
                 budget -= num_tokens
                 self.num_step_tokens += num_tokens
             heapq.heappop(self._queue)
+            self._num_aborted -= waiting.is_aborted
         self.num_steps += bool(batch)
         return batch
 
@@ -149,6 +152,16 @@ class PoolingCore:
         self.num_waiting -= 1
         if not of_client:
             del self._waiting[client]
+        if is_aborted:
+            self._num_aborted += 1
+            if self._num_aborted * 2 > len(self._queue):
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Forget the texts that nobody waits for any more."""
+        self._queue = [waiting for waiting in self._queue if not waiting.is_aborted]
+        heapq.heapify(self._queue)
+        self._num_aborted = 0
 
     def _error_in(self, message: PoolingRequest, client: bytes) -> str | None:
         """Why a text cannot be served. The front-end checks more, and earlier; here is what would do harm."""

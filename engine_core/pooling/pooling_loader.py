@@ -42,10 +42,10 @@ def load_pooling_runner(
 ) -> PoolingRunner:
     """Load `config.model` for pooling alone. Raises `UnsupportedModelError` when it cannot be served rightly."""
     quieten()
-    device = open_device(config)
     pooling = load_pooling_config(config.model, config.pooler_config)
     hf_config = AutoConfig.from_pretrained(config.model, trust_remote_code=False)
     max_model_len = _max_model_len(config, pooling)
+    device = open_device(config, max_model_len)
     if _is_decoder(hf_config) and kind != "token_classify":
         loaded = load_model(config, device, max_model_len, progress, _CLASSES[kind])
         if kind == "embed" or hasattr(loaded.model, "score"):

@@ -14,7 +14,8 @@ from transformers import AutoModelForCausalLM
 from zqserve.engine_core.model import model_surgery
 from zqserve.engine_core.model.attention import AttentionLayers
 from zqserve.engine_core.model.gated_mlp import fuse_mlp
-from zqserve.kernels.paged_attention import PagedAttention, make_batch
+from zqserve.kernels.attention_batch import make_batch
+from zqserve.kernels.paged_attention import PagedAttention
 from zqserve.kernels.thread_pool import ThreadPool
 
 from .tiny_models import config_of

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zqserve.kernels.paged_attention import PagedAttention, make_batch
+from zqserve.kernels.attention_batch import make_batch
+from zqserve.kernels.paged_attention import PagedAttention
 from zqserve.kernels.reference import ReferenceAttention, rotate_heads
 from zqserve.kernels.rms_norm import RMSNormKernel
 from zqserve.kernels.rotary import Rotary
