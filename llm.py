@@ -40,6 +40,7 @@ from .pooling_outputs import (
     ScoringOutput,
 )
 from .prompt_input import PromptInput, prompt_list
+from .server.command_line.speculative_config import prompt_lookup_of
 from .server.constraints.constraint import params_constraint
 from .server.constraints.grammar_worker import compile_constraint
 from .server.engine_link.input_processor import DEFAULT_MAX_LOGPROBS, InputProcessor, Prompt
@@ -50,6 +51,7 @@ from .server.prompts.chat_template import ChatTemplate, ContentFormat, load_chat
 from .server.tools.tool_definitions import read_tools
 
 Message: TypeAlias = dict[str, Any]
+AnswerParams: TypeAlias = SamplingParams | BeamSearchParams
 T = TypeVar("T")
 
 _CLIENT = b""
@@ -96,6 +98,7 @@ class LLM:
         logprobs_mode: LogprobsFlag = "raw",
         guided_decoding_backend: str = "auto",
         jump_ahead: bool = True,
+        speculative_config: Mapping[str, Any] | None = None,
         **others: Any,
     ) -> None:
         """Load a model: a directory in Hugging Face form, or a hub name that is in the local cache.
@@ -111,6 +114,7 @@ class LLM:
         guided_decoding_backend: any name that vLLM knows; there is one compiler. Its options hold where the parameters
         name no backend.
         jump_ahead: append tokens that a grammar leaves no choice about without sampling them.
+        speculative_config: guess next tokens from the text itself, as --speculative-config says it.
         others: arguments of vLLM that have no use here, such as enforce_eager or swap_space. What would change the
         answers is refused, the rest is taken with a warning in the log.
 
@@ -158,6 +162,7 @@ class LLM:
                 scheduling_policy=scheduling_policy,
                 logprobs_mode=logprobs_mode_of(logprobs_mode),
                 jump_ahead=jump_ahead,
+                prompt_lookup=prompt_lookup_of(speculative_config),
                 task=task,
                 runner=runner,
                 convert=convert,
@@ -184,7 +189,7 @@ class LLM:
     def generate(
         self,
         prompts: PromptInput | Sequence[PromptInput],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: AnswerParams | Sequence[AnswerParams] | None = None,
         *,
         use_tqdm: bool | Callable[..., tqdm[Any]] = True,
         lora_request: None = None,
@@ -192,8 +197,9 @@ class LLM:
     ) -> list[RequestOutput]:
         """Answer prompts; one output a prompt, in their order.
 
-        `sampling_params` is for all prompts or one for each; None takes the model's defaults. `use_tqdm` shows a bar,
-        or makes one with tqdm's arguments. `priority`: one a prompt, lower first, under the priority policy.
+        `sampling_params` is for all prompts or one for each; None takes the model's defaults. With `BeamSearchParams`
+        the answers of an output are those of a search, the best first. `use_tqdm` shows a bar, or makes one with
+        tqdm's arguments. `priority`: one a prompt, lower first, under the priority policy.
         Raises `InvalidRequestError` (a ValueError) before anything is generated, and `RequestFailedError`.
         """
         _refuse_adapters(lora_request)
@@ -208,7 +214,7 @@ class LLM:
     def chat(
         self,
         messages: Sequence[Message] | Sequence[Sequence[Message]],
-        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        sampling_params: AnswerParams | Sequence[AnswerParams] | None = None,
         use_tqdm: bool | Callable[..., tqdm[Any]] = True,
         lora_request: None = None,
         chat_template: str | None = None,
@@ -346,17 +352,20 @@ class LLM:
         return SamplingParams(**self._default_sampling)
 
     def _params_for(
-        self, num_prompts: int, given: SamplingParams | Sequence[SamplingParams] | None
+        self, num_prompts: int, given: AnswerParams | Sequence[AnswerParams] | None
     ) -> list[SamplingParams]:
         if given is None:
             given = self.get_default_sampling_params()
-        if isinstance(given, SamplingParams):
-            return [given] * num_prompts
+        if isinstance(given, AnswerParams):
+            given = [given] * num_prompts
         if len(given) != num_prompts:
             raise InvalidRequestError(
                 "sampling_params", f"There are {num_prompts} prompts, but {len(given)} sampling_params."
             )
-        return list(given)
+        return [
+            param if isinstance(param, SamplingParams) else param.sampling_params(0).clone(logprobs=None)
+            for param in given
+        ]
 
     def _run(
         self,

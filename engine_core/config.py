@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .scheduling.prompt_lookup import PromptLookupConfig
 from .serving_mode import ConvertFlag, RunnerFlag, TaskFlag
 
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
@@ -50,6 +51,8 @@ class EngineConfig:
     """Whether reported logprobs are the model's own, or those of what the token was drawn from."""
     jump_ahead: bool = True
     """Whether tokens that a grammar leaves no choice about are appended without sampling."""
+    prompt_lookup: PromptLookupConfig | None = None
+    """How next tokens are guessed from the sequence itself; None: they are not."""
     task: TaskFlag = "auto"
     """What the model is served for, with `runner` and `convert`; see `serving_mode`."""
     runner: RunnerFlag = "auto"

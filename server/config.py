@@ -26,6 +26,7 @@ from ..engine_core.config import (
     logprobs_mode_of,
 )
 from ..engine_core.serving_mode import ConvertFlag, RunnerFlag, TaskFlag
+from .command_line.speculative_config import prompt_lookup_of
 from .command_line.structured_outputs_config import backend_of_config
 
 ContentFormat = Literal["auto", "string", "openai"]
@@ -68,6 +69,10 @@ def _strings(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
             raise ValueError("expected a list of strings")
         values += items
     return tuple(values)
+
+
+def _check_speculation(_: Any, config: dict[str, Any]) -> None:
+    prompt_lookup_of(config)
 
 
 def _words(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
@@ -254,6 +259,13 @@ class ServerConfig:
     """Where the model runs."""
     jump_ahead: Annotated[bool, Parameter(group=_ENGINE)] = True
     """Whether tokens that a grammar leaves no choice about are appended without being sampled."""
+    speculative_config: Annotated[dict[str, Any], _JSON, Parameter(group=_ENGINE, validator=_check_speculation)] = (
+        field(default_factory=dict)
+    )
+    """Guess next tokens from the text itself and verify several in a step; the answers stay the same. A JSON object:
+    {"method": "ngram", "num_speculative_tokens": 5, "prompt_lookup_max": 4, "prompt_lookup_min": 2,
+    "disable_by_batch_size": 16}.
+    """
     num_threads: Annotated[int | None, _POSITIVE, Parameter(group=_ENGINE, show_default=lambda _: "one a core")] = None
     """Threads of the CPU kernels."""
     engine_timeout: Annotated[float, Parameter(group=_ENGINE, validator=validators.Number(gt=0))] = 120.0
@@ -370,6 +382,7 @@ class ServerConfig:
             scheduling_policy=self.scheduling_policy,
             logprobs_mode=logprobs_mode_of(self.logprobs_mode),
             jump_ahead=self.jump_ahead,
+            prompt_lookup=prompt_lookup_of(self.speculative_config),
             task=self.task,
             runner=self.runner,
             convert=self.convert,

@@ -8,7 +8,9 @@ free for the longest, so that content worth keeping stays for as long as possibl
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+
+from ..errors import InvariantError
 
 
 class BlockPool:
@@ -28,6 +30,16 @@ class BlockPool:
     def num_free(self) -> int:
         return len(self._free)
 
+    @property
+    def ref_counts(self) -> Sequence[int]:
+        """By block, how many requests hold it."""
+        return self._ref_counts
+
+    @property
+    def free_blocks(self) -> Collection[int]:
+        """Those that nobody holds."""
+        return self._free.keys()
+
     def ref_count(self, block_id: int) -> int:
         """Number of requests that hold the block."""
         return self._ref_counts[block_id]
@@ -40,10 +52,13 @@ class BlockPool:
     def allocate(self, num_blocks: int) -> list[int]:
         """The blocks that were free for the longest, held once from now on. Their content is lost to others.
 
-        The caller has checked `num_free`; a KeyError here is a bug.
+        The caller has checked `num_free`; a KeyError here is a bug. Raises `InvariantError` rather than let two
+        requests write into one block.
         """
         block_ids = [self._free.popitem(last=False)[0] for _ in range(num_blocks)]
         for block_id in block_ids:
+            if self._ref_counts[block_id]:
+                raise InvariantError(f"block {block_id} is free and held")
             self._ref_counts[block_id] = 1
         return block_ids
 
@@ -56,9 +71,11 @@ class BlockPool:
 
     def release(self, block_id: int, *, keep: bool) -> None:
         """Hold the block once less. The last holder gone, it is free: content to `keep` goes to the end of
-        the line, and a block without such content is the next to be handed out.
+        the line, and a block without such content is the next to be handed out. Raises `InvariantError`.
         """
         self._ref_counts[block_id] -= 1
+        if self._ref_counts[block_id] < 0:
+            raise InvariantError(f"block {block_id} is given back, and nobody holds it")
         if self._ref_counts[block_id] == 0:
             self._free[block_id] = None
             if not keep:

@@ -8,7 +8,7 @@ turn that is being served, so that nobody gathers claims by being silent. With o
 from __future__ import annotations
 
 MAX_REMEMBERED = 4096
-"""Users whose last turn is known; those that are over are forgotten first."""
+"""Users whose last turn is known, once for each priority. Clients choose the priorities, so there is no end of them."""
 
 
 class Turns:
@@ -20,13 +20,17 @@ class Turns:
         self._last: dict[tuple[int, str], int] = {}
         """By priority and user: the last turn that was given."""
 
+    def __len__(self) -> int:
+        """How much is remembered."""
+        return len(self._serving) + len(self._last)
+
     def take(self, priority: int, user: str) -> int:
         """The turn of a sequence that arrives."""
         key = (priority, user)
-        turn = max(self._serving.get(priority, 0), self._last.get(key, -1) + 1)
-        self._last[key] = turn
+        turn = max(self._serving.get(priority, 0), self._last.pop(key, -1) + 1)
+        self._last[key] = turn  # at the end: they are in the order of their last requests
         if len(self._last) > MAX_REMEMBERED:
-            self._forget_past()
+            self._forget()
         return turn
 
     def begin(self, priority: int, turn: int) -> None:
@@ -34,6 +38,9 @@ class Turns:
         if turn > self._serving.get(priority, 0):
             self._serving[priority] = turn
 
-    def _forget_past(self) -> None:
-        """Drop who would begin anew anyway."""
-        self._last = {key: turn for key, turn in self._last.items() if turn >= self._serving.get(key[0], 0)}
+    def _forget(self) -> None:
+        """Drop who would begin anew anyway, and of the others those who have not asked for the longest."""
+        awaited = [(key, turn) for key, turn in self._last.items() if turn >= self._serving.get(key[0], 0)]
+        self._last = dict(awaited[-(MAX_REMEMBERED // 2) :])
+        priorities = {priority for priority, _ in self._last}
+        self._serving = {priority: turn for priority, turn in self._serving.items() if priority in priorities}

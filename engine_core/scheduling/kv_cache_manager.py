@@ -32,6 +32,16 @@ class KVCacheManager:
         self._cache = PrefixCache()
 
     @property
+    def pool(self) -> BlockPool:
+        """To be looked at."""
+        return self._pool
+
+    @property
+    def cache(self) -> PrefixCache:
+        """To be looked at."""
+        return self._cache
+
+    @property
     def num_blocks(self) -> int:
         return self._pool.num_blocks
 
@@ -61,14 +71,19 @@ class KVCacheManager:
         request.num_computed_tokens = len(cached) * self.block_size
         return True
 
-    def extend(self, request: Request, num_new_tokens: int) -> bool:
-        """Make room for the next tokens and name the blocks that they fill. False, and nothing is changed,
-        when the free blocks do not suffice.
+    def has_room(self, request: Request, num_new_tokens: int) -> bool:
+        """Whether the free blocks suffice for the next tokens."""
+        num_needed = -(-(request.num_computed_tokens + num_new_tokens) // self.block_size)
+        return num_needed - len(request.block_ids) <= self._pool.num_free
+
+    def extend(self, request: Request, num_new_tokens: int, num_drafts: int = 0) -> bool:
+        """Make room for the next tokens and the guesses behind them, and name the blocks that the tokens fill. False,
+        and nothing is changed, when the free blocks do not suffice.
         """
         block_size = self.block_size
         num_computed = request.num_computed_tokens
         end = num_computed + num_new_tokens
-        num_missing = -(-end // block_size) - len(request.block_ids)
+        num_missing = -(-(end + num_drafts) // block_size) - len(request.block_ids)
         if num_missing > 0:
             if num_missing > self._pool.num_free:
                 return False
@@ -76,6 +91,13 @@ class KVCacheManager:
         if self.enable_prefix_caching and num_computed // block_size != end // block_size:
             self._name_blocks(request, num_computed // block_size, end // block_size)
         return True
+
+    def accept_drafts(self, request: Request, num_accepted: int) -> None:
+        """Take guesses that proved right for computed, and name the blocks that they fill."""
+        first = request.num_computed_tokens // self.block_size
+        request.num_computed_tokens += num_accepted
+        if self.enable_prefix_caching:
+            self._name_blocks(request, first, request.num_computed_tokens // self.block_size)
 
     def extend_together(self, work: Sequence[ScheduledRequest]) -> bool:
         """Make room for the next tokens of all these sequences, forks of each other, or for none of them.

@@ -9,7 +9,7 @@ the block out.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 HASH_BYTES = 16
@@ -32,6 +32,16 @@ class PrefixCache:
     def __contains__(self, block_id: int) -> bool:
         """Whether the block has a name."""
         return block_id in self._hash_of
+
+    @property
+    def names(self) -> Mapping[int, bytes]:
+        """By block."""
+        return self._hash_of
+
+    @property
+    def named_blocks(self) -> Mapping[bytes, int]:
+        """By name."""
+        return self._block_of
 
     def longest_prefix(self, block_hashes: Iterable[bytes]) -> list[int]:
         """The blocks of the longest known beginning of a chain of names."""

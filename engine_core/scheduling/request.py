@@ -17,6 +17,7 @@ from ..sampling_params import SamplingParams
 if TYPE_CHECKING:
     from ..constraints.guided_decoding import Guide
     from .beam_group import BeamGroup
+    from .prompt_lookup import PromptLookup
 
 
 class RequestStatus(enum.Enum):
@@ -66,6 +67,8 @@ class Request:
     """Follows the output through its grammar; it stays over a preemption."""
     beams: BeamGroup | None = None
     """The beam search that it is, or that it is a sequence of."""
+    lookup: PromptLookup | None = None
+    """Guesses its next tokens, if they may be guessed."""
 
     @classmethod
     def from_message(cls, message: EngineRequest, client: bytes = b"", sequence_number: int = 0) -> Request:

@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import time
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 
 from ..config import EngineConfig
 from ..errors import NO_TOKEN_LEFT
 from ..messages import EngineOutput, EngineStats, FinishReason, TokenLogprobs
 from .beam_group import BeamGroup
 from .fair_share import Turns
+from .invariants import Accounts
 from .kv_cache_manager import KVCacheManager
 from .request import Request, RequestStatus
 from .step import RequestResult, ScheduledRequest
@@ -47,6 +49,7 @@ class Scheduler:
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
         self._max_model_len = max_model_len
+        self._max_drafting = config.prompt_lookup.disable_by_batch_size if config.prompt_lookup is not None else 0
         self._by_priority = config.scheduling_policy == "priority"
         self._kv_cache = KVCacheManager(num_blocks, block_size, enable_prefix_caching=config.enable_prefix_caching)
         self._requests: dict[bytes, dict[int, Request]] = {}
@@ -61,6 +64,9 @@ class Scheduler:
         self._num_preemptions = 0
         self._num_steps = 0
         self._num_step_tokens = 0
+        self._num_drafts = 0
+        self._num_draft_tokens = 0
+        self._num_accepted_tokens = 0
 
     def add(self, request: Request) -> None:
         """Queue a request whose key is new to its client and whose sequence can grow within `max_model_len`."""
@@ -116,13 +122,17 @@ class Scheduler:
                 index += 1
                 continue
             num_new_tokens = len(request.token_ids) - request.num_computed_tokens
+            drafts: list[int] = []
             if num_new_tokens > 1:
                 num_new_tokens = min(num_new_tokens, budget, _longest_chunk(request))
-            if not kv_cache.extend(request, num_new_tokens):
+            elif request.lookup is not None:
+                # Every running request behind this one gets a token first.
+                drafts = self._draft(request, budget - (len(running) - index))
+            if not kv_cache.extend(request, num_new_tokens, len(drafts)):
                 self._preempt(running.pop())
                 continue
-            scheduled.append(ScheduledRequest(request, num_new_tokens))
-            budget -= num_new_tokens
+            scheduled.append(ScheduledRequest(request, num_new_tokens, drafts=drafts))
+            budget -= num_new_tokens + len(drafts)
             index += 1
 
         # Waiting requests in order, while there is room. One that does not fit holds up those behind it:
@@ -159,7 +169,7 @@ class Scheduler:
         any_finished = False
         for work, result in zip(scheduled, results, strict=True):
             request = work.request
-            output = self._advance(request, work.num_new_tokens, result)
+            output = self._advance(request, work, result)
             if output is None:
                 continue
             client_outputs = outputs.get(request.client)
@@ -194,7 +204,48 @@ class Scheduler:
             num_preemptions=self._num_preemptions,
             num_steps=self._num_steps,
             num_step_tokens=self._num_step_tokens,
+            num_drafts=self._num_drafts,
+            num_draft_tokens=self._num_draft_tokens,
+            num_accepted_tokens=self._num_accepted_tokens,
         )
+
+    def accounts(self, kept: Collection[Request]) -> Accounts:
+        """Everything that is written down, to be checked. kept: what the model runner holds."""
+        pool, cache = self._kv_cache.pool, self._kv_cache.cache
+        return Accounts(
+            requests=list(chain.from_iterable(requests.values() for requests in self._requests.values())),
+            running=self._running,
+            queued=self._waiting.entries,
+            num_ended=self._waiting.num_ended,
+            num_more_sequences=self._num_more_sequences,
+            block_size=self._kv_cache.block_size,
+            ref_counts=pool.ref_counts,
+            free_blocks=pool.free_blocks,
+            names=cache.names,
+            named_blocks=cache.named_blocks,
+            kept=kept,
+        )
+
+    def _draft(self, request: Request, budget: int) -> list[int]:
+        """Guesses of a decoding request's next tokens, as many as the step and the request have room for."""
+        lookup, params = request.lookup, request.params
+        if lookup is None or len(self._running) > self._max_drafting or request.num_output_tokens < params.min_tokens:
+            return []
+        # A step brings one token more than it guesses.
+        room = self._max_model_len - request.num_tokens - 1
+        if params.max_tokens is not None:
+            room = min(room, params.max_tokens - request.num_output_tokens - 1)
+        drafts = lookup.draft(request.token_ids, min(room, budget))
+        return drafts if self._kv_cache.has_room(request, 1 + len(drafts)) else []
+
+    def _verified(self, request: Request, work: ScheduledRequest, num_accepted: int) -> None:
+        """Take the guesses that proved right for computed; they are in the sequence by now."""
+        self._num_drafts += 1
+        self._num_draft_tokens += len(work.drafts)
+        self._num_accepted_tokens += num_accepted
+        assert request.lookup is not None
+        request.lookup.verified(request.num_tokens, len(work.drafts), num_accepted)
+        self._kv_cache.accept_drafts(request, num_accepted)
 
     def _order(self, request: Request) -> tuple[int, int, int]:
         """What runs and is admitted first; the last is preempted first."""
@@ -226,14 +277,14 @@ class Scheduler:
         # It keeps its place in the order of arrival, so it is the first of its priority to come back.
         self._waiting.push(request)
 
-    def _advance(self, request: Request, num_new_tokens: int, result: RequestResult) -> EngineOutput | None:
+    def _advance(self, request: Request, work: ScheduledRequest, result: RequestResult) -> EngineOutput | None:
         """Bring a request forward by one step; what to send of it, if anything."""
         if request.beams is not None:
-            return self._advance_beams(request.beams, request, num_new_tokens, result)
+            return self._advance_beams(request.beams, request, work.num_new_tokens, result)
         if result.error is not None:
             return self._fail(request, result.error)
         prompt_logprobs = _new_prompt_logprobs(request, result)
-        request.num_computed_tokens += num_new_tokens
+        request.num_computed_tokens += work.num_new_tokens
 
         finish_reason: FinishReason | None = None
         stop_reason: int | None = None
@@ -246,6 +297,8 @@ class Scheduler:
                 finish_reason = "length"
         elif token_ids or result.is_complete:
             num_tokens, finish_reason, stop_reason = self._append(request, token_ids)
+            if work.drafts:
+                self._verified(request, work, min(num_tokens, len(token_ids) - 1))
             if num_tokens < len(token_ids):
                 token_ids = token_ids[:num_tokens]
                 logprobs = logprobs and logprobs[:num_tokens]

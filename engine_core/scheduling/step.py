@@ -6,7 +6,7 @@ same length and order. Torch-free, so that the scheduler and its tests need no m
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,6 +29,15 @@ class ScheduledRequest:
     """A block whose content is copied into another one before the step writes anything: from, to. The other one is in
     `request.block_ids` by now.
     """
+    drafts: list[int] = field(default_factory=list)
+    """Guesses of the tokens behind the sequence, computed with it: see `prompt_lookup`. Only for a sequence that the
+    step computes to its end.
+    """
+
+    @property
+    def num_tokens(self) -> int:
+        """How many the step computes, guesses included."""
+        return self.num_new_tokens + len(self.drafts)
 
 
 @dataclass(slots=True)
@@ -61,8 +70,9 @@ class RequestResult:
     """What the step brought to one scheduled request."""
 
     token_ids: list[int]
-    """The next tokens: the sampled one, and those that a grammar forces. Empty while the sequence is not computed to
-    its end, and when the mask of a guided request was not ready: then the last token is computed once more.
+    """The next tokens: the drafts that proved right, the sampled one, and those that a grammar forces. Empty while the
+    sequence is not computed to its end, and when the mask of a guided request was not ready: then the last token is
+    computed once more.
     """
     logprobs: list[TokenLogprobs] | None = None
     """One entry a token of `token_ids`, when the request asks for them."""
@@ -91,6 +101,10 @@ class Runner(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def live(self) -> Collection[Request]:
+        """The sequences for which something is kept."""
+        ...
 
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         """Run one step: one result for each scheduled request, in the same order."""

@@ -22,6 +22,15 @@ class WaitingQueue:
     def __len__(self) -> int:
         return len(self._heap) - self._num_ended
 
+    @property
+    def entries(self) -> list[Request]:
+        """In no order, those that have ended and were not swept out too."""
+        return [request for _, request in self._heap]
+
+    @property
+    def num_ended(self) -> int:
+        return self._num_ended
+
     def push(self, request: Request) -> None:
         """Put a request in its place; no two have the same order."""
         heapq.heappush(self._heap, (self._order(request), request))

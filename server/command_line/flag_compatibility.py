@@ -115,7 +115,7 @@ def _no_effect_switch(why: str) -> ForeignFlag:
 _ONE_DEVICE = "the engine runs on one device; leave the flag out, or start one server a device."
 _NO_MEDIA = "only text models are served; a request with an image, audio or video is answered 400."
 _NO_LORA = "adapters are not served; merge them into the weights and serve the merged model."
-_NO_SPECULATION = "there is no speculative decoding; leave the flag out."
+_NO_SPECULATION = 'use --speculative-config \'{"method": "ngram"}\'.'
 _NO_COMPILATION = "nothing is compiled or captured ahead; kernels are compiled when they are first used."
 _NO_REMOTE_CODE = "code that comes with a model is never run; models that transformers knows need none."
 _EDIT_CONFIG = "edit the model's config.json instead."
@@ -182,7 +182,6 @@ FOREIGN_FLAGS = {
     "compilation-config": _no_effect(_NO_COMPILATION),
     "cuda-graph-sizes": _no_effect(_NO_COMPILATION, takes="values"),
     "max-seq-len-to-capture": _no_effect(_NO_COMPILATION),
-    "speculative-config": _refused(_NO_SPECULATION),
     "speculative-model": _refused(_NO_SPECULATION),
     "num-speculative-tokens": _refused(_NO_SPECULATION, "0"),
     # requests

@@ -38,6 +38,7 @@ class PagedModel:
         max_model_len: int = 128,
         max_num_batched_tokens: int = 2048,
         max_num_seqs: int = 256,
+        num_choices: int = VOCAB_SIZE,
     ) -> None:
         self.num_blocks = num_blocks
         self.block_size = block_size
@@ -54,6 +55,7 @@ class PagedModel:
         """For each step, the new tokens of each request's key."""
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_num_seqs = max_num_seqs
+        self._num_choices = num_choices
         self._slots = [[GARBAGE] * block_size for _ in range(num_blocks)]
 
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
@@ -94,12 +96,14 @@ class PagedModel:
     def _check_limits(self, scheduled: list[ScheduledRequest]) -> None:
         assert scheduled
         assert len({id(work.request) for work in scheduled}) == len(scheduled) <= self._max_num_seqs
-        assert sum(work.num_new_tokens for work in scheduled) <= self._max_num_batched_tokens
+        assert sum(work.num_tokens for work in scheduled) <= self._max_num_batched_tokens
         for work in scheduled:
             end = work.request.num_computed_tokens + work.num_new_tokens
             assert work.num_new_tokens >= 1
             assert end <= work.request.num_tokens <= self.max_model_len
-            assert end <= len(work.request.block_ids) * self.block_size
+            assert end + len(work.drafts) <= len(work.request.block_ids) * self.block_size
+            assert end + len(work.drafts) < self.max_model_len or not work.drafts
+            assert end == work.request.num_tokens or not work.drafts
             assert len(set(work.request.block_ids)) == len(work.request.block_ids)
 
     def _write(self, scheduled: list[ScheduledRequest]) -> None:
@@ -110,15 +114,14 @@ class PagedModel:
         writers: dict[int, Request] = {}
         for work in scheduled:
             request = work.request
-            for position in range(request.num_computed_tokens, request.num_computed_tokens + work.num_new_tokens):
+            token_ids = request.token_ids + work.drafts
+            for position in range(request.num_computed_tokens, request.num_computed_tokens + work.num_tokens):
                 block_id, offset = request.block_ids[position // self.block_size], position % self.block_size
                 assert writers.setdefault(block_id, request) is request, "two requests write into one block"
-                self._slots[block_id][offset] = GARBAGE if self.fail_next_step else self._fingerprint(request, position)
-
-    def _fingerprint(self, request: Request, position: int) -> int:
-        """Of the tokens up to a position: from the slot before it, as attention would have it."""
-        before = 0 if position == 0 else self._read(request, position - 1)
-        return next_fingerprint(before, request.token_ids[position])
+                # Of the tokens up to a position: from the slot before it, as attention would have it.
+                before = 0 if position == 0 else self._read(request, position - 1)
+                fingerprint = next_fingerprint(before, token_ids[position])
+                self._slots[block_id][offset] = GARBAGE if self.fail_next_step else fingerprint
 
     def _read(self, request: Request, position: int) -> int:
         return self._slots[request.block_ids[position // self.block_size]][position % self.block_size]
@@ -143,18 +146,22 @@ class PagedModel:
         fingerprint = self._read(request, end - 1)
         if request.beams is not None:
             return RequestResult([], None, prompt_logprobs, candidates=_candidates(request.beams, fingerprint))
-        token_id = sample(fingerprint)
-        logprobs = None if request.params.logprobs is None else [TokenLogprobs([token_id], [-1.0], 1)]
-        return RequestResult([token_id], logprobs, prompt_logprobs)
+        token_ids = [sample(fingerprint, self._num_choices)]
+        for number, draft in enumerate(work.drafts):
+            if token_ids[number] != draft:
+                break
+            token_ids.append(sample(self._read(request, end + number), self._num_choices))
+        logprobs = [TokenLogprobs([token_id], [-1.0], 1) for token_id in token_ids]
+        return RequestResult(token_ids, None if request.params.logprobs is None else logprobs, prompt_logprobs)
 
 
 def next_fingerprint(before: int, token_id: int) -> int:
     return (before * 1_000_003 + token_id + 1) % (2**61 - 1)
 
 
-def sample(fingerprint: int) -> int:
+def sample(fingerprint: int, num_choices: int = VOCAB_SIZE) -> int:
     """A token that depends on nothing but the tokens before it; now and then EOS."""
-    return fingerprint * 2_654_435_761 % (2**61 - 1) % VOCAB_SIZE
+    return fingerprint * 2_654_435_761 % (2**61 - 1) % num_choices
 
 
 def log_probabilities(fingerprint: int) -> list[float]:
@@ -172,7 +179,9 @@ def _candidates(beams: BeamGroup, fingerprint: int) -> Candidates:
     return Candidates(token_ids, found, found)
 
 
-def generate_alone(message: EngineRequest, max_model_len: int) -> tuple[list[int], str, int | None]:
+def generate_alone(
+    message: EngineRequest, max_model_len: int, num_choices: int = VOCAB_SIZE
+) -> tuple[list[int], str, int | None]:
     """Output tokens, finish reason and stop reason of a request, by the plainest loop."""
     params = message.params
     fingerprint = 0
@@ -182,7 +191,7 @@ def generate_alone(message: EngineRequest, max_model_len: int) -> tuple[list[int
     if params.max_tokens == 0:
         return output, "length", None
     while True:
-        token_id = sample(fingerprint)
+        token_id = sample(fingerprint, num_choices)
         fingerprint = next_fingerprint(fingerprint, token_id)
         output.append(token_id)
         if len(output) > params.min_tokens:
