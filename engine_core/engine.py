@@ -7,24 +7,32 @@ is schedule → run the model → update.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from .config import EngineConfig
 from .constraints.guided_decoding import GuidedDecoding
-from .errors import UnsupportedModelError
+from .errors import InvariantError, UnsupportedModelError
 from .host_runtime import tune_openmp
 from .memory_shortage import OUT_OF_MEMORY, run_in_parts
 from .messages import EngineOutput, EngineReady, EngineRequest, EngineStats
 from .pooling.pooling_messages import PoolingRequest
+from .sampling_params import MAX_SAMPLES
 from .scheduling.beam_group import BeamGroup
 from .scheduling.beam_limits import beam_search_problem
 from .scheduling.beam_stops import StopStrings
+from .scheduling.invariants import violations
+from .scheduling.prompt_lookup import PromptLookup, may_be_guessed
 from .scheduling.request import Request
 from .scheduling.scheduler import ClientOutputs, Scheduler
 from .scheduling.step import RequestResult, Runner, ScheduledRequest
 
 logger = logging.getLogger(__name__)
+
+CHECK_STEPS = 32
+"""Steps between two looks at whether the accounts of requests and blocks are in order: with 32 running sequences and
+65,536 blocks a look takes some 0.7 ms of CPU time, 0.15% of what 32 steps of a model of 20M parameters take.
+"""
 
 
 def build_engine_core(config: EngineConfig, progress: Callable[[str], None] = logger.info) -> EngineCore:
@@ -68,7 +76,10 @@ class EngineCore:
             max_model_len=self.max_model_len,
         )
         self._guided = GuidedDecoding(config.tokenizer or config.model, runner.vocab_size, jump_ahead=config.jump_ahead)
+        self._prompt_lookup = config.prompt_lookup
         self._num_requests = 0
+        self._num_changes = 0
+        """Steps, aborts and the like since the accounts were checked."""
         self._answered: ClientOutputs = {}
         """Outputs of requests that ended without a step, to go out with the next one."""
 
@@ -109,11 +120,13 @@ class EngineCore:
         """Forget requests; nothing more comes of them. Unknown keys are passed over."""
         self._scheduler.abort(client, keys)
         self._forget_released()
+        self._num_changes += 1
 
     def abort_client(self, client: bytes) -> list[int]:
         """Forget all requests of a client; their keys."""
         keys = self._scheduler.abort_client(client)
         self._forget_released()
+        self._num_changes += 1
         return keys
 
     def has_unfinished(self) -> bool:
@@ -121,7 +134,10 @@ class EngineCore:
         return bool(self._answered) or self._scheduler.has_unfinished()
 
     def step(self) -> ClientOutputs:
-        """Compute the next tokens of some requests; what to tell each client."""
+        """Compute the next tokens of some requests; what to tell each client.
+
+        Raises `InvariantError` when the engine is not to be used any more: its accounts contradict themselves.
+        """
         outputs, self._answered = self._answered, {}
         scheduled = self._scheduler.schedule()
         if scheduled:
@@ -131,9 +147,22 @@ class EngineCore:
             else:
                 step_outputs = self._scheduler.update(scheduled, results)
             self._forget_released()
+            self._num_changes += 1
+            if self._num_changes >= CHECK_STEPS:
+                self.check(all_names=False)
             for client, client_outputs in step_outputs.items():
                 outputs.setdefault(client, []).extend(client_outputs)
         return outputs
+
+    def check(self, *, all_names: bool = True) -> None:
+        """Raise `InvariantError` when the accounts contradict themselves. Nothing to do where nothing has happened
+        since the last time. all_names: of the prefix cache; to be looked at when there is nothing else to do.
+        """
+        if self._num_changes:
+            self._num_changes = 0
+            found = violations(self._scheduler.accounts(self._runner.live), all_names=all_names)
+            if found:
+                raise InvariantError("; ".join(found))
 
     def stats(self) -> EngineStats:
         stats = self._scheduler.stats()
@@ -144,6 +173,7 @@ class EngineCore:
     def reset_prefix_cache(self) -> None:
         """Forget every cached prefix that no running request holds."""
         self._scheduler.reset_prefix_cache()
+        self._num_changes += 1
 
     def _queue(self, message: EngineRequest, client: bytes) -> None:
         try:
@@ -155,6 +185,8 @@ class EngineCore:
         self._num_requests += 1
         request = Request.from_message(message, client, self._num_requests)
         request.guide = guide
+        if self._prompt_lookup is not None and may_be_guessed(message):
+            request.lookup = PromptLookup(self._prompt_lookup)
         if message.params.use_beam_search:
             max_tokens = self._max_output_tokens(message)
             request.beams = BeamGroup(request, max_tokens=max_tokens, stop_strings=stop_strings)
@@ -208,9 +240,13 @@ class EngineCore:
             )
             if problem is not None:
                 return problem
-        for token_ids in (message.prompt_token_ids, message.output_token_ids):
+        for token_ids in _lists_of_token_ids(message):
             if token_ids and not (min(token_ids) >= 0 and max(token_ids) < self._runner.vocab_size):
                 return f"A token id is outside of the vocabulary of {self._runner.vocab_size}."
+        if not all(message.bad_words_token_ids):
+            return "A bad word has no tokens."
+        if not 0 <= message.sample_index < MAX_SAMPLES:
+            return f"The sample index {message.sample_index} is not below {MAX_SAMPLES}."
         return None
 
     def _max_output_tokens(self, message: EngineRequest) -> int:
@@ -227,12 +263,21 @@ class EngineCore:
         ) + num_output_tokens >= self.max_model_len
 
 
+def _lists_of_token_ids(message: EngineRequest) -> Iterator[Collection[int]]:
+    """All that logits are looked up by."""
+    params = message.params
+    yield from (message.prompt_token_ids, message.output_token_ids, *message.bad_words_token_ids)
+    yield from (params.stop_token_ids or (), params.allowed_token_ids or (), params.logit_bias or ())
+    if params.min_tokens:
+        yield message.eos_token_ids  # which a model may have beyond its vocabulary, as long as nobody looks them up
+
+
 def _fail_readers(scheduled: list[ScheduledRequest], results: list[RequestResult], block_size: int) -> None:
     """Fail those as well that have read a block which a failed request before them was to fill."""
     missing: set[int] = set()
     for work, result in zip(scheduled, results, strict=True):
         request = work.request
-        if result.error is None and not missing.isdisjoint(request.block_ids):
+        if missing and result.error is None and not missing.isdisjoint(request.block_ids):
             result.error = OUT_OF_MEMORY
         if result.error == OUT_OF_MEMORY:
             missing.update(request.block_ids[request.num_computed_tokens // block_size :])

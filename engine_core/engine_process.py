@@ -15,30 +15,33 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType
 from typing import NoReturn
 
 import zmq
 
 from .config import EngineConfig
-from .errors import UnsupportedModelError
+from .dropped_messages import DroppedMessages
+from .errors import InvariantError, UnsupportedModelError
 from .log import configure_logging
 from .messages import (
     AbortRequests,
     EngineOutput,
     EngineReady,
     EngineRequest,
+    EngineStats,
     FromEngine,
     Heartbeat,
     Hello,
+    MessageLost,
     ResetPrefixCache,
     StepOutputs,
 )
 from .pooling.pooling_messages import PoolingRequest
 from .pulse import Pulse
 from .serving_core import Core, build_core
-from .wire import WireError, pack, unpack_to_engine
+from .wire import IncomingNumbers, WireError, pack, unpack_to_engine
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +51,13 @@ MAX_MESSAGES_PER_STEP = 256
 SEND_HIGH_WATER_MARK = 10_000
 """Messages, one a step, that wait for a front-end before it counts as stalled."""
 RECEIVE_HIGH_WATER_MARK = 100_000
+MAX_MESSAGE_BYTES = 64 << 20
+"""From a front-end; whoever sends more is disconnected. The longest prompt and the largest grammar are far below."""
 COLLECTOR_THRESHOLDS = (20_000, 20, 20)
 """New objects that start a garbage collection, and collections of each generation that start one of the next."""
+
+ACCOUNTS_WRONG = 3
+"""Exit status of an engine whose accounts contradict themselves."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +96,9 @@ def run_engine(args: EngineProcessArgs, *, parent_pid: int, pulse_pipe: int | No
     except UnsupportedModelError as error:
         logger.error("%s", error)
         return 1
+    except InvariantError as error:
+        logger.error("The accounts of requests and blocks contradict themselves, so the engine ends: %s.", error)
+        return ACCOUNTS_WRONG
     except Exception:
         logger.exception("The engine stopped.")
         return 1
@@ -104,16 +115,31 @@ def begin_process(name: bytes, parent_pid: int) -> None:
 
 
 def bind_socket(
-    context: zmq.Context[zmq.Socket[bytes]], address: str, *, send_high_water_mark: int = SEND_HIGH_WATER_MARK
+    context: zmq.Context[zmq.Socket[bytes]],
+    address: str,
+    *,
+    send_high_water_mark: int = SEND_HIGH_WATER_MARK,
+    max_message_bytes: int = MAX_MESSAGE_BYTES,
 ) -> zmq.Socket[bytes]:
     """The engine's ROUTER. A send to a peer that is gone or full fails, instead of being dropped in silence."""
     socket = context.socket(zmq.ROUTER)
     socket.set(zmq.ROUTER_MANDATORY, 1)
     socket.set(zmq.SNDHWM, send_high_water_mark)
     socket.set(zmq.RCVHWM, RECEIVE_HIGH_WATER_MARK)
+    socket.set(zmq.MAXMSGSIZE, max_message_bytes)
     socket.set(zmq.LINGER, 0)
     socket.bind(address)
     return socket
+
+
+@dataclass(slots=True)
+class _FrontEnd:
+    """Whoever is connected."""
+
+    incoming: IncomingNumbers = field(default_factory=IncomingNumbers)
+    num_sent: int = 0
+    is_lost: bool = False
+    """Whether something that it said has not come through: what follows that is not read."""
 
 
 class EngineServer:
@@ -131,12 +157,11 @@ class EngineServer:
         self._incarnation = incarnation
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
-        self._clients: set[bytes] = set()
+        self._clients: dict[bytes, _FrontEnd] = {}
         self._lost_requests: dict[bytes, list[int]] = {}
         """Keys of aborted requests of which a stalled front-end does not know yet."""
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-        self._num_rejected = 0
-        self._num_rejected_reported = 0
+        self._dropped = DroppedMessages("a front-end")
 
     def run(self) -> NoReturn:
         """Turn the loop for ever; a signal ends the process."""
@@ -153,7 +178,7 @@ class EngineServer:
         if self._core.has_unfinished():
             outputs = self._core.step()
             if outputs:
-                stats = self._core.stats()
+                stats = self._stats()
                 for client, client_outputs in outputs.items():
                     self._send(client, StepOutputs(client_outputs, stats))
         if time.monotonic() >= self._next_heartbeat:
@@ -165,11 +190,13 @@ class EngineServer:
                 client, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return
-            self._clients.add(client)
+            front_end = self._clients.setdefault(client, _FrontEnd())
+            if front_end.is_lost:
+                continue
             try:
-                message = unpack_to_engine(frames)
+                message = unpack_to_engine(frames, front_end.incoming)
             except WireError as error:
-                self._reject(error)
+                self._drop(client, error)
                 continue
             if isinstance(message, EngineRequest | PoolingRequest):
                 self._core.add_request(message, client)
@@ -185,26 +212,32 @@ class EngineServer:
         ready.incarnation = self._incarnation
         return ready
 
+    def _stats(self) -> EngineStats:
+        stats = self._core.stats()
+        stats.num_dropped_messages = self._dropped.number
+        return stats
+
     def _beat(self) -> None:
         self._pulse.beat()
         self._next_heartbeat = time.monotonic() + HEARTBEAT_SECONDS
-        stats = self._core.stats()
+        if not self._core.has_unfinished():
+            self._core.check()
+        stats = self._stats()
         for client, keys in list(self._lost_requests.items()):
             error = "The front-end did not read its answers for too long."
             lost = [EngineOutput(key, [], "error", error=error) for key in keys]
             if self._send(client, StepOutputs(lost, stats)):
                 self._lost_requests.pop(client, None)
         heartbeat = Heartbeat(stats)
-        for client in list(self._clients):
-            self._send(client, heartbeat)
-        if self._num_rejected > self._num_rejected_reported:
-            logger.warning("%d messages were dropped so far because they make no sense.", self._num_rejected)
-            self._num_rejected_reported = self._num_rejected
+        for client, front_end in list(self._clients.items()):
+            self._send(client, MessageLost() if front_end.is_lost else heartbeat)
 
     def _send(self, client: bytes, message: FromEngine) -> bool:
         """Hand a message to a front-end without waiting; False when it is gone or does not read."""
+        front_end = self._clients.setdefault(client, _FrontEnd())
         try:
-            self._socket.send_multipart([client, *pack(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([client, *pack(message, front_end.num_sent + 1)], zmq.NOBLOCK)
+            front_end.num_sent += 1
             return True
         except zmq.Again:
             self._stalled(client, message)
@@ -227,15 +260,19 @@ class EngineServer:
 
     def _gone(self, client: bytes) -> None:
         keys = self._core.abort_client(client)
-        self._clients.discard(client)
+        self._clients.pop(client, None)
         self._lost_requests.pop(client, None)
         logger.info("A front-end is gone; %d of its requests are aborted.", len(keys))
 
-    def _reject(self, error: WireError) -> None:
-        self._num_rejected += 1
-        if self._num_rejected == 1:
-            logger.warning("A message was dropped: %s. More of them are counted.", error)
-            self._num_rejected_reported = 1
+    def _drop(self, client: bytes, error: WireError) -> None:
+        """What was said is not known, so nothing of this front-end is certain: have it begin anew. Should it not read
+        that now, it is told again with each beat.
+        """
+        self._dropped.add(error)
+        if error.loses_something:
+            self._clients[client].is_lost = True
+            self._core.abort_client(client)
+            self._send(client, MessageLost(is_senders_fault=error.fault == "undecodable"))
 
 
 def _exit(signal_number: int, frame: FrameType | None) -> None:

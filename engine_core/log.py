@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import traceback
 from pathlib import Path
 
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
@@ -22,3 +23,11 @@ def configure_logging(level: str, config_file: str | Path | None = None) -> None
         logging.config.dictConfig({"disable_existing_loggers": False, **json.loads(Path(config_file).read_text())})
     except (OSError, ValueError, TypeError, AttributeError, ImportError) as error:
         raise ValueError(f"--log-config-file {config_file} cannot be used: {error}") from None
+
+
+def where(error: BaseException) -> str:
+    """Kind and place of an exception, for the log. What it says may be the text of a client, which is not logged."""
+    return (
+        f"{type(error).__name__}\nTraceback (most recent call last):\n"
+        + "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    )

@@ -1,8 +1,8 @@
 """What the front-end and the engine core say to each other: tagged msgspec Structs in msgpack.
 
-A message on the socket is two frames: `PROTOCOL` (a peer of another version is told apart before its payload is
-read) and the encoded Struct. A front-end names its requests by integers of its own; the engine keeps them apart by the
-socket's identity. Torch-free.
+A message on the socket is two frames: a seal that begins with `PROTOCOL` (a peer of another version is told apart
+before its payload is read; see `wire`) and the encoded Struct. A front-end names its requests by integers of its own;
+the engine keeps them apart by the socket's identity. Torch-free.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 from .pooling.pooling_messages import Pooled, PoolingRequest
 from .sampling_params import SamplingParams
 
-PROTOCOL = b"zq1"
+PROTOCOL = b"zq2"
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -139,6 +139,12 @@ class EngineStats(msgspec.Struct, array_like=True):
     """Output tokens that a grammar left no choice about, appended without sampling."""
     num_late_masks: int = 0
     """Times that a request sat out a step because its mask was not ready."""
+    num_drafts: int = 0
+    num_draft_tokens: int = 0
+    num_accepted_tokens: int = 0
+    """Steps that verified guesses of next tokens, the tokens guessed, and those of them that were right."""
+    num_dropped_messages: int = 0
+    """What front-ends, or others, have sent that made no sense."""
 
 
 class StepOutputs(msgspec.Struct, tag="step"):
@@ -169,7 +175,18 @@ class EngineReady(msgspec.Struct, tag="ready", kw_only=True):
     """Most beams of one search."""
 
 
-FromEngine = StepOutputs | Heartbeat | EngineReady
+class MessageLost(msgspec.Struct, tag="lost"):
+    """Something that the front-end said has not come through, and all its requests are forgotten. Nothing more that
+    comes from its socket will be read: it begins anew with another one.
+    """
+
+    is_senders_fault: bool = False
+    """Whether the message arrived as it was sent, and makes no sense."""
+
+
+News = StepOutputs | Heartbeat | EngineReady
+"""What the engine tells of its work."""
+FromEngine = News | MessageLost
 
 encode = msgspec.msgpack.Encoder().encode
 decode_to_engine = msgspec.msgpack.Decoder(ToEngine).decode

@@ -110,6 +110,11 @@ class ServingCore:
                     outputs.setdefault(client, []).extend(client_outputs)
         return outputs
 
+    def check(self) -> None:
+        """See `EngineCore.check`. Texts that are pooled leave nothing behind."""
+        if self._generation is not None:
+            self._generation.check()
+
     def stats(self) -> EngineStats:
         stats = EngineStats() if self._generation is None else self._generation.stats()
         stats.num_waiting += self._pooling.num_waiting

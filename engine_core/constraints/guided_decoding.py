@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ...guided.errors import BudgetExceededError, GrammarError
-from ..errors import NO_TOKEN_LEFT
+from ..errors import GRAMMAR_TOO_COMPLEX, NO_TOKEN_LEFT
 from ..messages import EngineRequest
 from .grammar_reader import GrammarReader
 from .jump_ahead import CONTEXT_TOKENS, JumpAhead
@@ -302,10 +302,10 @@ class Guide:
             self._shared.num_late_masks += 1
             self._late_seconds += time.perf_counter() - started
             if self._late_seconds > MAX_LATE_SECONDS:
-                return Move(error="The grammar is too complex: finding what may come next takes too long.")
+                return Move(error=f"{GRAMMAR_TOO_COMPLEX}: finding what may come next takes too long.")
             return NOTHING
         except GrammarError as error:
-            return Move(error=f"The grammar cannot be followed: {error}")
+            return Move(error=f"{GRAMMAR_TOO_COMPLEX}: {error}")
         except Exception:
             # Whatever goes wrong with one grammar shall not end the others' step.
             logger.exception("A grammar could not be followed.")

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from ..http.api_keys import ApiKey
 from ..http.errors import ApiError
 
+MAX_REMEMBERED = 1024
+"""Keys whose use is known before those are looked for that it makes no difference to forget."""
+
 
 @dataclass(slots=True)
 class _Use:
@@ -21,6 +24,8 @@ class _Use:
 
     allowance: float
     as_of: float
+    full_at: float
+    """When the bucket is full again: a key that was never seen would be treated alike then."""
     num_active: int = 0
 
 
@@ -33,6 +38,10 @@ class RateLimits:
         self._uses: dict[str, _Use] = {}
         """By the name of the key."""
 
+    def __len__(self) -> int:
+        """Keys whose use is known."""
+        return len(self._uses)
+
     def enter(self, key: ApiKey) -> Callable[[], None]:
         """Let a request begin; what to call when it has ended. Raises `ApiError` 429."""
         if key.requests_per_minute is None and key.max_concurrent is None:
@@ -40,7 +49,9 @@ class RateLimits:
         now = self._clock()
         per_minute = math.inf if key.requests_per_minute is None else key.requests_per_minute / self._num_workers
         capacity = max(1.0, per_minute)
-        use = self._uses.setdefault(key.name, _Use(capacity, now))
+        if len(self._uses) > MAX_REMEMBERED and key.name not in self._uses:
+            self._uses = {name: use for name, use in self._uses.items() if use.num_active or use.full_at > now}
+        use = self._uses.setdefault(key.name, _Use(capacity, now, now))
         use.allowance = min(capacity, use.allowance + (now - use.as_of) * per_minute / 60)
         use.as_of = now
         if key.max_concurrent is not None and use.num_active >= -(-key.max_concurrent // self._num_workers):
@@ -48,6 +59,8 @@ class RateLimits:
         if use.allowance < 1.0:
             raise _too_many(f"{key.requests_per_minute:g} requests a minute", (1.0 - use.allowance) * 60 / per_minute)
         use.allowance -= 1.0
+        if key.requests_per_minute is not None:
+            use.full_at = now + (capacity - use.allowance) * 60 / per_minute
         use.num_active += 1
 
         def leave() -> None:

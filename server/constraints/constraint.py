@@ -15,11 +15,10 @@ import msgspec
 from ...engine_core.errors import InvalidRequestError
 from ...engine_core.guided_params import GuidedDecodingParams, StructuredOutputsParams, backend_options
 from ...engine_core.sampling_params import SamplingParams
-from ..protocol.constraint import ResponseFormat, StructuredOutputs
+from ..protocol.constraint import FORMATS, ResponseFormat, StructuredOutputs
 from ..protocol.sampling import GenerationFields
 
 ConstraintKind = Literal["regex", "choice", "json", "json_object", "grammar", "structural_tag"]
-RESPONSE_FORMATS = ("text", "json_object", "json_schema", "structural_tag")
 
 
 class Constraint(msgspec.Struct, frozen=True, kw_only=True):
@@ -216,5 +215,5 @@ def _response_format(given: ResponseFormat | None) -> tuple[ConstraintKind, str 
             raise InvalidRequestError(param, "response_format of type structural_tag needs structures or format.")
         return "structural_tag", f'{{"type": "structural_tag"{body}}}'
     raise InvalidRequestError(
-        param, f"response_format.type must be one of {', '.join(RESPONSE_FORMATS)}, got {given.type[:40]!r}."
+        param, f"response_format.type must be one of {', '.join(FORMATS)}, got {given.type[:40]!r}."
     )

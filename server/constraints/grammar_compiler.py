@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ...engine_core.errors import InvalidRequestError
+from ...engine_core.errors import InvalidRequestError, RequestFailedError
 from ...engine_core.messages import Grammar
 from ..http.errors import ApiError
 from ..workers.worker_process import WorkerEndedError, WorkerProcess, start_worker
@@ -38,7 +38,9 @@ MAX_SLOW_JOBS = 16
 SLOW_NICENESS = 15
 CACHE_BYTES = 64 << 20
 
-ENDED = Refused("the compiler failed over it.", is_last=True)
+MAX_DEATHS = 2
+"""Processes that may end over one constraint, killed by whomever, before it is given up."""
+ENDED = Refused("", is_last=True)
 """The outcome when the process ended."""
 
 
@@ -59,6 +61,11 @@ class GrammarCompiler:
         self._background: set[asyncio.Task[None]] = set()
         self._is_closed = False
 
+    @property
+    def num_jobs(self) -> int:
+        """Grammars that somebody waits for."""
+        return len(self._jobs)
+
     def warm_up(self) -> None:
         """Start a worker in the background, so that the first constraint need not wait for one."""
         self._in_background(self._restock())
@@ -77,7 +84,8 @@ class GrammarCompiler:
     async def compile(self, constraint: Constraint) -> Grammar:
         """The grammar of a constraint.
 
-        Raises `InvalidRequestError` for one that is refused or takes too much, `ApiError` 503 when too many wait.
+        Raises `InvalidRequestError` for one that is refused or takes too much, `ApiError` 503 when too many wait,
+        `RequestFailedError` where the processes that should compile it end.
         """
         key = constraint.content_key()
         outcome = self._known.get(key)
@@ -105,7 +113,12 @@ class GrammarCompiler:
 
     async def _run(self, key: bytes, constraint: Constraint) -> Outcome:
         started = time.perf_counter()
-        outcome = await self._compile(constraint)
+        for _ in range(MAX_DEATHS):
+            outcome = await self._compile(constraint)
+            if outcome is not ENDED:
+                break
+        else:
+            raise RequestFailedError(f"{constraint.param}: the processes that compile it end before they are done.")
         if isinstance(outcome, Compiled) or not outcome.is_last:
             self._known.add(key, outcome)
         self._observe_seconds(time.perf_counter() - started)
@@ -116,11 +129,6 @@ class GrammarCompiler:
             spare, self._spare = self._spare, None
             worker = spare or await self._start_worker()
             answer = await self._begin(worker, constraint)
-            if spare is not None and answer.done() and answer.result() is ENDED:
-                # It may have died before: a worker that has just begun tells.
-                self._end(worker, answer)
-                worker = await self._start_worker()
-                answer = await self._begin(worker, constraint)
             if answer.done():
                 return self._finish(worker, answer)
             if self._num_slow >= MAX_SLOW_JOBS:
@@ -232,7 +240,7 @@ class _KnownOutcomes:
 
 
 async def _ask(worker: WorkerProcess, constraint: Constraint) -> Outcome:
-    """Have it compiled; a process that dies over it makes a refusal."""
+    """Have it compiled, or be told that the process has ended."""
     try:
         return decode_outcome(await worker.ask(msgspec.msgpack.encode(constraint)))
     except WorkerEndedError:

@@ -15,7 +15,7 @@ import sys
 
 import msgspec
 
-from ...engine_core.log import configure_logging
+from ...engine_core.log import configure_logging, where
 from ...guided.errors import GrammarError
 from ..workers.worker_frames import limit_memory, open_frames, read_frame, write_frame
 from .constraint import Constraint
@@ -116,8 +116,8 @@ def _outcome(constraint: Constraint, memory: int) -> Outcome:
         return Refused(str(error))
     except MemoryError:
         return Refused(f"compiling it takes more than {memory >> 20} MiB of memory.", is_last=True)
-    except Exception:
-        logger.exception("A grammar (%s) could not be compiled.", constraint.kind)
+    except Exception as error:
+        logger.error("A grammar (%s) could not be compiled: %s", constraint.kind, where(error))
         return Refused("the compiler failed over it.", is_last=True)
 
 

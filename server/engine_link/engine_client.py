@@ -22,8 +22,8 @@ from ...engine_core.messages import (
     EngineReady,
     EngineRequest,
     EngineStats,
-    FromEngine,
     Grammar,
+    News,
     ResetPrefixCache,
     StepOutputs,
 )
@@ -57,9 +57,11 @@ class EngineClient:
         engine_timeout: float,
         is_only_front_end: bool = True,
         count_resumed: Callable[[int], object] = lambda number: None,
+        count_dropped: Callable[[], object] = lambda: None,
     ) -> None:
         """engine_timeout: seconds without a word after which the engine counts as dead. count_resumed: told how many
-        requests a new engine was sent that an earlier one had.
+        requests a new engine was sent that an earlier one had. count_dropped: called for each message of the engine
+        that makes no sense.
         """
         self.ready: EngineReady | None = None
         """None while no engine serves."""
@@ -80,7 +82,9 @@ class EngineClient:
         """Of those that pool, by the key of each text that has no answer yet."""
         self._aborts: list[int] = []
         """Keys to abort with the next turn of the event loop."""
-        self._connection = EngineConnection(address, on_message=self._take, on_break=self._engine_died)
+        self._connection = EngineConnection(
+            address, on_message=self._take, on_break=self._connection_broke, count_dropped=count_dropped
+        )
         self._is_closed = False
         self._trials: asyncio.Task[None] | None = None
         self._readiness = asyncio.Event()
@@ -230,14 +234,14 @@ class EngineClient:
         if self.ready is not None:  # an engine that is yet to come knows none of them
             self._connection.send(AbortRequests(keys))
 
-    def _take(self, message: FromEngine) -> None:
+    def _take(self, message: News) -> None:
         if isinstance(message, EngineReady):
             self._engine_serves(message)
             return
         self.stats = message.stats
         if isinstance(message, StepOutputs):
             self._take_outputs(message)
-            self._try_suspect()
+            self._try_next_suspects()
 
     def _take_outputs(self, step: StepOutputs) -> None:
         processor, streams = self._output_processor, self._streams
@@ -282,16 +286,20 @@ class EngineClient:
             self._send(request)
         if num_resumed:
             self._count_resumed(num_resumed)
-            logger.info("The new engine goes on with %d requests.", num_resumed)
+            logger.info("The engine goes on with %d requests.", num_resumed)
         if self._live.has_suspects and self._trials is None:
             self._trials = asyncio.create_task(self._try_suspects(), name="suspects")
 
-    def _engine_died(self) -> None:
+    def _connection_broke(self, may_be_a_requests_fault: bool) -> None:
         if self.ready is None:
             return  # it had not been sent anything
         self.ready = None
         self.stats = EngineStats()
         self._readiness.clear()
+        if not may_be_a_requests_fault:
+            self._live.connection_broke()
+            logger.warning("The connection to the engine is made anew, and %d requests sent again.", len(self._live))
+            return
         guilty = self._live.engine_died()
         logger.warning("The engine is gone; %d requests wait for the next one.", len(self._live) - (guilty is not None))
         if guilty is not None:
@@ -299,17 +307,19 @@ class EngineClient:
             self._fail(guilty, RequestFailedError("The engine stopped each time that it came to this request."))
 
     async def _try_suspects(self) -> None:
-        """Send the suspects one at a time, also where another worker must be waited for."""
+        """Send the suspects group by group, also where another worker must be waited for."""
         while self._live.has_suspects:
-            self._try_suspect()
+            self._try_next_suspects()
             await asyncio.sleep(TRIAL_SECONDS)
         self._trials = None
 
-    def _try_suspect(self) -> None:
+    def _try_next_suspects(self) -> None:
         if self.ready is not None and self._live.has_suspects:
-            suspect = self._live.take_suspect()
-            if suspect is not None:
-                self._count_resumed(1)
+            suspects = self._live.take_suspects()
+            if suspects:
+                self._count_resumed(len(suspects))
+                logger.info("%d requests that engines have died over are tried apart from others.", len(suspects))
+            for suspect in suspects:
                 self._send(suspect)
 
 

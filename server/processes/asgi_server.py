@@ -6,12 +6,14 @@ the application needs.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import logging
 import os
 import signal
 import sys
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,7 @@ from ..http.access_log import AccessLogFilter
 from ..server_folder import ServerFolder
 from ..server_status import ServerStatus
 from .tls import tls_options, watch_files
+from .worker_respawns import WorkerRespawns
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -76,6 +79,7 @@ def serve(config: ServerConfig, model_dir: str, folder: ServerFolder, status: Se
         log_dictconfig={"loggers": {"_granian": {}, "granian.access": {"level": "INFO"}}},
         **tls_options(config),
     )
+    server.respawned_wrks = WorkerRespawns()
     logging.getLogger("granian.access").addFilter(AccessLogFilter(config))
     if config.enable_ssl_refresh:
         # What granian does on SIGHUP: it starts a new worker, then ends the old one as SIGTERM would.
@@ -99,13 +103,22 @@ def load_app(config: ServerConfig, model_dir: str, folder: ServerFolder) -> ASGI
 
     status = ServerStatus(folder.status)
     try:
-        return create_app(config, model_dir, folder, status)
+        app = create_app(config, model_dir, folder, status)
+        _reserve_metrics(folder.metrics)
+        return app
     except (OSError, ValueError, UnsupportedModelError) as error:
         logger.error("%s", error)
         # Another worker would find the same.
         status.worker_failed = True
         os.kill(os.getppid(), signal.SIGTERM)
         sys.exit(1)
+
+
+def _reserve_metrics(folder: Path) -> None:
+    """Take the room for this worker's files of metrics now: to write where there is none is the end of a process."""
+    for path in folder.glob(f"*_{os.getpid()}.db"):
+        with path.open("r+b") as file, contextlib.suppress(OSError):
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
 def _take_signals(server: MPServer, status: ServerStatus) -> None:

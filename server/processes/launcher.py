@@ -12,6 +12,7 @@ Imports little: the engine and the front-end load their libraries at the same ti
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -33,6 +34,8 @@ from .supervisor import Supervisor
 logger = logging.getLogger(__name__)
 
 STARTUP_FAILURE = 1
+LEAST_ROOM = 1 << 20
+"""Bytes for temporary files. It takes about 200 KB a worker, where there are several."""
 
 
 def launch(config: ServerConfig) -> int:
@@ -50,9 +53,15 @@ def launch(config: ServerConfig) -> int:
         logger.error("%s", error)
         return STARTUP_FAILURE
     _raise_file_limit()
-    with tempfile.TemporaryDirectory(prefix="zqserve-") as path:  # mode 0700: nobody else reaches the sockets
-        folder = ServerFolder(Path(path))
-        status = ServerStatus(folder.status)
+    with contextlib.ExitStack() as stack:
+        try:
+            # Mode 0700: nobody else reaches the sockets.
+            folder = ServerFolder(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="zqserve-"))))
+            _check_room(folder.path)
+            status = ServerStatus(folder.status)
+        except OSError as error:
+            logger.error("There is no place for the server's own files: %s. Set TMPDIR to a folder with room.", error)
+            return STARTUP_FAILURE
         fork_server = ForkServer()
         supervisor = _supervisor(config, model_dir, tokenizer_dir, folder.engine_address, status, fork_server)
         supervisor.start()
@@ -95,6 +104,13 @@ def _raise_file_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _check_room(folder: Path) -> None:
+    """Raise OSError where the files that processes share do not fit: a shared page that has no room kills them."""
+    room = os.statvfs(folder)
+    if room.f_bavail * room.f_frsize < LEAST_ROOM:
+        raise OSError(errno.ENOSPC, f"less than {LEAST_ROOM >> 20} MiB are left", str(folder))
 
 
 def _exit(signal_number: int, frame: FrameType | None) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from ...engine_core.engine_process import EngineProcessArgs
+from ...engine_core.engine_process import ACCOUNTS_WRONG, EngineProcessArgs
 from ...engine_core.fork_server import ForkedProcess
 from ..server_status import EnginePhase, ServerStatus
 
@@ -44,6 +44,7 @@ class _End:
     served: bool
     is_refusal: bool
     """Whether it ended by itself in an orderly way, and not by a signal."""
+    accounts_wrong: bool = False
 
 
 class Supervisor:
@@ -102,6 +103,7 @@ class Supervisor:
             end = self._run_one(incarnation)
             if self._stopping.is_set():
                 return
+            self._status.num_invariant_violations += end.accounts_wrong
             num_failed_starts = 0 if end.served else num_failed_starts + 1
             self.failure = self._why_not_again(end, num_failed_starts, is_first=incarnation == 0)
             if self.failure is not None:
@@ -185,4 +187,7 @@ class Supervisor:
 def _ended(status: int, *, served: bool) -> _End:
     if status < 0:
         return _End(f"was ended by signal {signal.Signals(-status).name}", served=served, is_refusal=False)
+    if status == ACCOUNTS_WRONG:
+        reason = "ended because its accounts contradicted themselves"
+        return _End(reason, served=served, is_refusal=False, accounts_wrong=True)
     return _End(f"ended with exit status {status}", served=served, is_refusal=True)

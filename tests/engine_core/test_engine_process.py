@@ -23,12 +23,13 @@ from zqserve.engine_core.messages import (
     FromEngine,
     Heartbeat,
     Hello,
+    MessageLost,
     StepOutputs,
     ToEngine,
 )
 from zqserve.engine_core.pulse import Pulse
 from zqserve.engine_core.sampling_params import SamplingParams
-from zqserve.engine_core.wire import pack, unpack_from_engine
+from zqserve.engine_core.wire import IncomingNumbers, pack, seal, unpack_from_engine
 
 from .paged_model import EOS, PagedModel, generate_alone
 
@@ -63,12 +64,13 @@ class FrontEnd:
 class Engine:
     """An `EngineServer` with a model that needs no weights, turned by the test itself."""
 
-    def __init__(self, address: str, send_high_water_mark: int = 1000) -> None:
+    def __init__(self, address: str, **limits: int) -> None:
+        """limits: of the socket, see `bind_socket`."""
         self.address = address
         self.context = zmq.Context()
         self.model = PagedModel(max_model_len=100_000, num_blocks=25_000)
         self.core = EngineCore(self.model, EngineConfig(model=""))
-        socket = bind_socket(self.context, address, send_high_water_mark=send_high_water_mark)
+        socket = bind_socket(self.context, address, **{"send_high_water_mark": 1000, **limits})
         self.server = EngineServer(self.core, socket, Pulse(None))
 
     def front_end(self) -> FrontEnd:
@@ -159,18 +161,84 @@ def test_a_loop_that_turns_shows_it_on_its_pipe(tmp_path: Path) -> None:
     os.close(writer)
 
 
-def test_messages_that_make_no_sense_are_dropped_and_the_others_served(
+@pytest.mark.parametrize(
+    "frames",
+    [[b""], [b"zq0", b"x"], seal(b"\xff\xff"), [b"a", b"b", b"c", b"d"], [pack(Hello())[0], b"x"]],
+    ids=["one-frame", "another-version", "no-message", "four-frames", "wrong-checksum"],
+)
+def test_who_sends_what_makes_no_sense_is_told_so_and_forgotten_and_the_others_are_served(
+    engine: Engine, caplog: pytest.LogCaptureFixture, frames: list[bytes]
+) -> None:
+    honest, broken = engine.front_end(), engine.front_end()
+    honest.send(request(0, max_tokens=40))
+    broken.send(request(0, max_tokens=90_000))
+    engine.turn_until_received(broken, StepOutputs)
+    broken.socket.send_multipart(frames)
+    broken.send(request(1, max_tokens=90_000))  # comes too late
+    lost = engine.turn_until_received(broken, MessageLost)
+    assert lost == MessageLost(is_senders_fault=frames == seal(b"\xff\xff"))
+    assert tokens(engine.turn_until_ended(honest, {0})[0]) == expected_tokens(40)
+    assert not engine.core.has_unfinished()
+    heartbeat = engine.turn_until_received(honest, Heartbeat)
+    assert isinstance(heartbeat, Heartbeat)
+    assert heartbeat.stats.num_dropped_messages == 1
+    assert caplog.text.count("A message of a front-end was dropped") == 1
+    engine.turn_until_received(broken, MessageLost)  # again, with each beat
+
+
+def test_a_message_that_comes_twice_is_taken_once(engine: Engine) -> None:
+    front_end = engine.front_end()
+    frames = pack(request(0), 1)
+    for _ in range(3):
+        front_end.socket.send_multipart(frames)
+    assert tokens(engine.turn_until_ended(front_end, {0})[0]) == expected_tokens(4)
+    heartbeat = engine.turn_until_received(front_end, Heartbeat)
+    assert isinstance(heartbeat, Heartbeat)
+    assert heartbeat.stats.num_dropped_messages == 2
+
+
+def test_a_message_that_is_missing_is_noticed(engine: Engine) -> None:
+    front_end = engine.front_end()
+    front_end.socket.send_multipart(pack(request(0), 2))
+    assert engine.turn_until_received(front_end, MessageLost) == MessageLost()
+
+
+def test_the_engine_numbers_what_it_sends(engine: Engine) -> None:
+    front_end, numbers = engine.front_end(), IncomingNumbers()
+    front_end.send(Hello(), request(0))
+    end = time.monotonic() + DEADLINE_SECONDS
+    while numbers.last < 5:
+        assert time.monotonic() < end
+        if front_end.socket.poll(20):
+            unpack_from_engine(front_end.socket.recv_multipart(), numbers)
+        else:
+            engine.server.turn()
+
+
+def test_a_flood_of_what_makes_no_sense_is_logged_in_few_lines(
     engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    front_end = engine.front_end()
-    for frames in ([b""], [b"zq0", b"x"], [b"zq1", b"\xff\xff"], [b"a", b"b", b"c", b"d"]):
-        front_end.socket.send_multipart(frames)
-    front_end.send(request(0))
-    assert tokens(engine.turn_until_ended(front_end, {0})[0]) == expected_tokens(4)
-    engine.turn_until_received(front_end, Heartbeat)
-    assert "A message was dropped: a message has 2 frames, got 1." in caplog.text
-    assert "4 messages were dropped so far" in caplog.text
-    assert caplog.text.count("dropped") == 2
+    front_ends = [engine.front_end() for _ in range(40)]
+    for number, front_end in enumerate(front_ends):
+        front_end.socket.send_multipart([b"x"] if number % 2 else [b"zq0", b"x"])
+        engine.turn_until_received(front_end, MessageLost)
+    assert caplog.text.count("was dropped") == 2
+    assert "were dropped" not in caplog.text
+
+
+def test_a_message_that_is_too_large_ends_the_connection_of_its_sender_alone(tmp_path: Path) -> None:
+    engine = Engine(f"ipc://{tmp_path}/engine", max_message_bytes=1000)
+    honest, sender = engine.front_end(), engine.front_end()
+    honest.send(request(0, max_tokens=40))
+    sender.send(request(0, max_tokens=90_000))
+    engine.turn_until_received(sender, StepOutputs)
+    sender.socket.send_multipart([b"", bytes(2000)])
+    assert tokens(engine.turn_until_ended(honest, {0})[0]) == expected_tokens(40)
+    end = time.monotonic() + DEADLINE_SECONDS
+    while engine.core.has_unfinished():
+        assert time.monotonic() < end
+        engine.server.turn()
+    engine.context.destroy(linger=0)
 
 
 def test_an_aborted_request_sends_nothing_more(engine: Engine) -> None:

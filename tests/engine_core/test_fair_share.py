@@ -9,7 +9,7 @@ from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore
 from zqserve.engine_core.messages import EngineRequest
 from zqserve.engine_core.sampling_params import SamplingParams
-from zqserve.engine_core.scheduling.fair_share import Turns
+from zqserve.engine_core.scheduling.fair_share import MAX_REMEMBERED, Turns
 
 from .paged_model import PagedModel
 
@@ -63,3 +63,12 @@ def test_priorities_have_turns_of_their_own() -> None:
     for _ in range(5):
         turns.begin(1, turns.take(1, "a"))
     assert turns.take(0, "a") == 0
+
+
+def test_priorities_that_clients_make_up_do_not_pile_up() -> None:
+    turns = Turns()
+    for priority in range(5 * MAX_REMEMBERED):
+        for _ in range(2):
+            turns.begin(priority, turns.take(priority, "a"))
+    assert len(turns) <= 2 * MAX_REMEMBERED
+    assert turns.take(5 * MAX_REMEMBERED - 1, "a") == 2, "who asked last is remembered"

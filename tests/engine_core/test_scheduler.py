@@ -175,6 +175,10 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert num_held == self.model.num_held_blocks()
 
     @invariant()
+    def the_accounts_are_in_order(self) -> None:
+        self.engine.check()
+
+    @invariant()
     def requests_of_one_priority_start_in_order_of_arrival(self) -> None:
         started: dict[int, int] = {}
         for request in self.model.started:

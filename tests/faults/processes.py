@@ -24,6 +24,17 @@ def workers_of(server: RunningServer) -> list[psutil.Process]:
     return [child for child in _children(server) if _name(child) != "zqserve-forks"]
 
 
+def fork_server_of(server: RunningServer) -> psutil.Process:
+    """The process that engines are forked from."""
+    (found,) = [child for child in _children(server) if _name(child) == "zqserve-forks"]
+    return found
+
+
+def compilers_of(server: RunningServer) -> list[psutil.Process]:
+    """The processes that compile grammars."""
+    return [child for child in _children(server, recursive=True) if _runs(child, "grammar_worker")]
+
+
 def kill_engine(server: RunningServer) -> int:
     """Kill the engine as the kernel would; its pid. Waits for one that is yet to come."""
     wait_until(lambda: engine_of(server) is not None)
@@ -60,3 +71,13 @@ def _name(process: psutil.Process) -> str:
         return "" if process.status() == psutil.STATUS_ZOMBIE else process.name()
     except psutil.NoSuchProcess:
         return ""
+
+
+def _runs(process: psutil.Process, module: str) -> bool:
+    """Whether a living process was started with a module of that name."""
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and any(
+            argument.endswith("." + module) for argument in process.cmdline()
+        )
+    except psutil.NoSuchProcess:
+        return False

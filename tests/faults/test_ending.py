@@ -95,7 +95,7 @@ def test_a_second_signal_ends_at_once(start: Callable[..., RunningServer]) -> No
         assert isinstance(answer.exception(), httpx.TransportError)
 
 
-def test_a_worker_that_dies_is_replaced_and_the_others_go_on(start: Callable[..., RunningServer]) -> None:
+def test_a_worker_that_dies_twice_is_replaced_and_the_others_go_on(start: Callable[..., RunningServer]) -> None:
     server = start("--workers", "2")
     body = {**LONG, "max_tokens": 800, "n": 2, "stream": True}
     streams = [
@@ -110,6 +110,9 @@ def test_a_worker_that_dies_is_replaced_and_the_others_go_on(start: Callable[...
     }
     assert carried[other], "All connections came to one worker."
     victim.kill()
+    # The one in its place dies at once, too.
+    wait_until(lambda: any(worker not in (victim, other) for worker in workers_of(server)))
+    next(worker for worker in workers_of(server) if worker not in (victim, other)).kill()
     for response in responses:
         port = response.extensions["network_stream"].get_extra_info("client_addr")[1]
         if port in carried[other]:

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.faults.mixed_requests import requests, run
-from tests.faults.processes import engine_of, kill_engine, metric, wait_until
+from tests.faults.processes import compilers_of, engine_of, fork_server_of, kill_engine, metric, wait_until
 from tests.running_server import RunningServer, start_server
 
 NUM_REQUESTS = 24
@@ -105,3 +105,54 @@ def test_an_engine_that_hangs_is_replaced(server: RunningServer) -> None:
         assert answer.result()["choices"] == calm
     assert not engine.is_running()
     assert "did not answer for 5 s" in server.log.read_text()
+
+
+def test_an_engine_that_stands_still_for_a_moment_goes_on(server: RunningServer) -> None:
+    body = {"prompt": "Hello", "max_tokens": 600, "ignore_eos": True, "temperature": 0.8, "seed": 2}
+    calm = ask(server, "/v1/completions", body)["choices"]
+    steps = metric(server, "iteration_tokens_total_count")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, server, "/v1/completions", body)
+        for more in (0, 5, 10):
+            wait_until(lambda most=steps + more: metric(server, "iteration_tokens_total_count") > most)
+            engine = engine_of(server)
+            assert engine is not None
+            engine.suspend()
+            httpx.get(f"{server.url}/health")
+            engine.resume()
+        assert answer.result()["choices"] == calm
+
+
+def test_the_process_that_engines_come_from_may_be_killed_at_any_time(server: RunningServer) -> None:
+    bodies = requests(9, max_tokens=250)
+    calm = asyncio.run(run(server.url, server.headers, bodies))
+    restarts = metric(server, "engine_restarts_total")
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        streams = pool.submit(asyncio.run, run(server.url, server.headers, bodies))
+        wait_until(lambda: metric(server, "num_requests_running") > 0)
+        fork_server_of(server).kill()  # the engine ends with it
+        wait_until(lambda: metric(server, "engine_restarts_total") > restarts)
+        wait_until(lambda: metric(server, "num_requests_running") > 0)
+        kill_engine(server)
+        fork_server_of(server).kill()  # while it makes the next one, or before
+        outcomes = streams.result()
+    assert [outcome.result for outcome in outcomes] == [outcome.result for outcome in calm]
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_a_process_that_compiles_a_grammar_is_killed_and_the_grammar_compiled_all_the_same(
+    server: RunningServer,
+) -> None:
+    body = {"prompt": "Hello", "max_tokens": 40, "temperature": 0.8, "seed": 2}
+    ask(server, "/v1/completions", {**body, "guided_regex": "one [a-z]+"})
+    wait_until(lambda: bool(compilers_of(server)))
+    for compiler in compilers_of(server):
+        compiler.suspend()
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        answer = pool.submit(ask, server, "/v1/completions", {**body, "guided_regex": "(two )+[a-z]{3}"})
+        ask(server, "/v1/completions", body)  # others do not wait for it
+        wait_until(lambda: any(compiler.nice() > 0 for compiler in compilers_of(server)))
+        for compiler in compilers_of(server):
+            if compiler.status() == "stopped":
+                compiler.kill()
+        assert answer.result()["choices"][0]["text"].startswith("two ")

@@ -65,7 +65,12 @@ def test_requests_beyond_the_queue_are_sent_away_at_once(server: RunningServer) 
     assert statuses[200] >= 6
     away = next(response for response in responses if response.status_code == 503)
     assert away.headers["retry-after"] == "1"
-    assert away.json()["error"]["message"] == "The queue is full: 6 requests wait already."
+    assert away.json()["error"] == {
+        "message": "The queue is full: 6 requests wait already.",
+        "type": "ServiceUnavailableError",
+        "param": None,
+        "code": 503,
+    }
     assert metric(server, "requests_refused_total") == refused + statuses[503]
 
 
@@ -80,10 +85,11 @@ def test_a_request_that_takes_too_long_is_ended(server: RunningServer) -> None:
         next(lines)
         unary = pool.submit(ask, server, body)
         *_, last, done = [line for line in lines if line]
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == 504
     assert done == "data: [DONE]"
     assert unary.result().status_code == 504
-    assert "taken 8 s" in unary.result().json()["error"]["message"]
+    for error in (json.loads(last.removeprefix("data: "))["error"], unary.result().json()["error"]):
+        assert "taken 8 s" in error["message"]
+        assert (error["type"], error["param"], error["code"]) == ("RequestTimeoutError", None, 504)
     wait_until(lambda: is_idle(server))
 
 
@@ -121,11 +127,16 @@ def test_the_file_of_keys_is_read_again_when_it_changes(server: RunningServer, k
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "unary"])
 def test_clients_that_leave_while_they_wait_or_run_are_aborted(server: RunningServer, stream: bool) -> None:
     left = metric(server, "clients_left_total")
-    clients = [connect(server, {**LONG, "n": 2, "stream": stream}) for _ in range(4)]
+    names = [f"left-{stream}-{number}" for number in range(4)]
+    clients = [connect(server, {**LONG, "n": 2, "stream": stream, "request_id": name}) for name in names]
     wait_until(lambda: metric(server, "num_requests_waiting") == 4)
     for client in clients:
         client.close()
     wait_until(lambda: is_idle(server) and metric(server, "clients_left_total") == left + 4)
+    for name in names:
+        wait_until(lambda name=name: f"cmpl-{name} " in server.log.read_text())
+        (line,) = [line for line in server.log.read_text().splitlines() if f"cmpl-{name} " in line]
+        assert "finished=aborted" in line
 
 
 def test_a_client_that_does_not_read_is_dropped(server: RunningServer) -> None:
