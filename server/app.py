@@ -24,6 +24,7 @@ from .admission.client_watch import ClientWatchMiddleware
 from .admission.drain import DrainMiddleware
 from .admission.rate_limits import RateLimits
 from .config import ServerConfig
+from .endpoints.pooling_job import path_for_texts
 from .http import errors
 from .http.auth import AuthMiddleware
 from .http.body_timeout import BodyTimeoutMiddleware
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 PROBE_PATHS = ("/health", "/ping", "/version", "/metrics", "/load")
 """What is answered to the end."""
 
+LOAD_SECONDS = 3600.0
+"""Between two looks at whether a model that loads is there; it is told when it is."""
+
 HANDLED_ERRORS = (HTTPException, ApiError, InvalidRequestError, RequestFailedError, EngineDeadError)
 
 
@@ -51,6 +55,7 @@ def create_app(config: ServerConfig, model_dir: str, folder: ServerFolder, statu
     Raises ValueError or OSError when the tokenizer or the chat template cannot be read.
     """
     services = load_services(config, model_dir, folder, status)
+    services.metrics.show_worker(services.figures)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -137,11 +142,11 @@ def _open_paths(config: ServerConfig) -> set[str]:
 
 async def _when_ready(services: Services) -> None:
     """Log what is served, and a command that tries it; then start what the first guided request would wait for."""
-    while services.engine.ready is None:
-        await asyncio.sleep(0.05)
+    while (ready := services.engine.ready) is None:
+        await services.engine.wait_until_ready(LOAD_SECONDS)
     if services.mode.generates:
         services.grammar_compiler.warm_up()
-    ready, config = services.engine.ready, services.config
+    config = services.config
     logger.info(
         "Serving %s (%s, %s), context %d tokens, KV cache %d tokens.",
         services.model_name,
@@ -156,6 +161,6 @@ async def _when_ready(services: Services) -> None:
     key = "" if services.keys.is_empty else " -H 'Authorization: Bearer KEY'"
     path, body = "/v1/completions", '{"prompt": "The capital of France is", "max_tokens": 8}'
     if not services.mode.generates:
-        path = {"embed": "/v1/embeddings", "classify": "/classify"}.get(services.mode.pooling or "", "/pooling")
+        path = path_for_texts(services.mode)
         body = '{"input": "The capital of France is Paris."}'
     logger.info("Ready. Try: curl %s%s%s%s -d '%s'", target, config.root_path, path, key, body)

@@ -5,43 +5,32 @@ An endpoint is added here and nowhere else: the document, the counter of request
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .endpoints import unserved
 from .endpoints.chat_batch import ChatBatch
 from .endpoints.chat_completions import ChatCompletions
-from .endpoints.classification import Classification
 from .endpoints.completions import Completions
 from .endpoints.dev_endpoints import DevEndpoints
-from .endpoints.embeddings import Embeddings, Pooling
-from .endpoints.generate import Generate
+from .endpoints.generate import SEPARATORS, Generate
 from .endpoints.health import HealthEndpoints
 from .endpoints.invocations import Invocations, Target
 from .endpoints.messages_routes import messages_endpoints
 from .endpoints.models import ModelEndpoints
-from .endpoints.pooling_job import NotGenerating
+from .endpoints.pooling_job import NotGenerating, path_for_texts
+from .endpoints.pooling_routes import pooling_endpoints
 from .endpoints.responses_routes import responses_endpoints
-from .endpoints.scoring import Rerank, Score
+from .endpoints.scoring import PAIRS
 from .endpoints.tokenization import TokenizationEndpoints
-from .http.endpoint import ENGINE_ERRORS, NOT_SERVED, Endpoint
+from .http.endpoint import NOT_SERVED, PROBES, Endpoint, ObjectSequence, ServerSentEvents
 from .protocol.chat import ChatBatchRequest, ChatCompletionRequest, ChatCompletionResponse
 from .protocol.completions import CompletionRequest, CompletionResponse
+from .protocol.error import ErrorResponse
 from .protocol.events import ChatCompletionEvent, CompletionEvent
 from .protocol.generate import GenerateRequest, GenerateResponse
 from .protocol.health import ServerInfo, ServerLoad, ServerVersion
 from .protocol.models import ModelCard, ModelList
-from .protocol.pooling import (
-    ClassificationRequest,
-    ClassificationResponse,
-    EmbeddingRequest,
-    EmbeddingResponse,
-    PoolingBody,
-    PoolingResponse,
-    RerankRequest,
-    RerankResponse,
-    ScoreRequest,
-    ScoreResponse,
-)
 from .protocol.tokenization import (
     DetokenizeRequest,
     DetokenizeResponse,
@@ -56,12 +45,10 @@ _CONVERSATION = [{"role": "user", "content": "What is the capital of France?"}]
 
 def endpoints(services: Services) -> list[Endpoint]:
     """The endpoints of one application."""
-    generation = [*_generation(services), *responses_endpoints(services), *messages_endpoints(services)]
-    pooling = _pooling(services)
+    of_the_model = [*_generating(services), *pooling_endpoints(services)]
     return [
-        *generation,
-        *pooling,
-        _invocations(services, [*generation, *pooling]),
+        *of_the_model,
+        _invocations(services, of_the_model),
         *_tokenization(services),
         *_models(services),
         *_probes(services),
@@ -70,150 +57,92 @@ def endpoints(services: Services) -> list[Endpoint]:
     ]
 
 
+def _generating(services: Services) -> list[Endpoint]:
+    """What a model that generates answers; another one tells what to do."""
+    endpoints = [*_generation(services), *responses_endpoints(services), *messages_endpoints(services)]
+    if services.mode.generates:
+        return endpoints
+    return [endpoint if endpoint.refuses else endpoint.refused_by(NotGenerating(services)) for endpoint in endpoints]
+
+
 def _generation(services: Services) -> list[Endpoint]:
-    generates = services.mode.generates
     return [
         Endpoint(
             "POST",
             "/v1/completions",
-            Completions(services) if generates else NotGenerating(services),
+            Completions(services),
             tag="Generation",
             summary="Continue texts, given as text or token ids.",
             request=CompletionRequest,
             example={"prompt": "The capital of France is", "max_tokens": 16},
             answer=CompletionResponse,
-            event=CompletionEvent,
-            errors=ENGINE_ERRORS,
+            stream=ServerSentEvents((CompletionEvent, ErrorResponse), ends_with_done=True),
+            errors=(504,),
         ),
         Endpoint(
             "POST",
             "/v1/chat/completions",
-            ChatCompletions(services) if generates else NotGenerating(services),
+            ChatCompletions(services),
             tag="Generation",
             summary="Answer a conversation.",
             request=ChatCompletionRequest,
             example={"messages": _CONVERSATION, "max_tokens": 64},
             answer=ChatCompletionResponse,
-            event=ChatCompletionEvent,
-            errors=ENGINE_ERRORS,
+            stream=ServerSentEvents((ChatCompletionEvent, ErrorResponse), ends_with_done=True),
+            errors=(504,),
         ),
         Endpoint(
             "POST",
             "/v1/chat/completions/batch",
-            ChatBatch(services) if generates else NotGenerating(services),
+            ChatBatch(services),
             tag="Generation",
             summary="Answer several conversations, each with a choice.",
             request=ChatBatchRequest,
             example={"messages": [_CONVERSATION, _CONVERSATION], "max_tokens": 64},
             answer=ChatCompletionResponse,
-            errors=ENGINE_ERRORS,
+            errors=(504,),
         ),
         Endpoint(
             "POST",
             "/generate",
-            Generate(services) if generates else NotGenerating(services),
+            Generate(services),
             tag="Generation",
             summary="Continue a text, as vLLM's demo server, Outlines' server and BentoML's guide do.",
             request=GenerateRequest,
             example={"prompt": "The capital of France is", "use_beam_search": True, "n": 4, "temperature": 0},
             answer=[GenerateResponse, Any],
-            errors=ENGINE_ERRORS,
+            stream=ObjectSequence((GenerateResponse, ErrorResponse), SEPARATORS),
+            errors=(504,),
         ),
     ]
 
 
-def _pooling(services: Services) -> list[Endpoint]:
-    rerank = Rerank(services)
-    scores = (("/v1/score", Score(services, as_list=True)), ("/score", Score(services, as_list=False)))
-    return [
-        Endpoint(
-            "POST",
-            "/v1/embeddings",
-            Embeddings(services),
-            tag="Pooling",
-            summary="Make a vector of each text.",
-            request=EmbeddingRequest,
-            example={"input": ["The capital of France is Paris."]},
-            answer=EmbeddingResponse,
-            errors=ENGINE_ERRORS,
-        ),
-        *(
-            Endpoint(
-                "POST",
-                path,
-                score,
-                tag="Pooling",
-                summary="Say how well pairs of texts go together.",
-                request=ScoreRequest,
-                example={"text_1": "What is the capital of France?", "text_2": ["Paris.", "Bread is made of flour."]},
-                answer=ScoreResponse,
-                errors=ENGINE_ERRORS,
-            )
-            for path, score in scores
-        ),
-        *(
-            Endpoint(
-                "POST",
-                path,
-                rerank,
-                tag="Pooling",
-                summary="Order documents by how well they answer a query.",
-                request=RerankRequest,
-                example={"query": "What is the capital of France?", "documents": ["Paris.", "Bread is made of flour."]},
-                answer=RerankResponse,
-                errors=ENGINE_ERRORS,
-            )
-            for path in ("/rerank", "/v1/rerank", "/v2/rerank")
-        ),
-        Endpoint(
-            "POST",
-            "/classify",
-            Classification(services),
-            tag="Pooling",
-            summary="Say which class each text belongs to.",
-            request=ClassificationRequest,
-            example={"input": ["I like it."]},
-            answer=ClassificationResponse,
-            errors=ENGINE_ERRORS,
-        ),
-        Endpoint(
-            "POST",
-            "/pooling",
-            Pooling(services),
-            tag="Pooling",
-            summary="The model's own numbers for each text or token.",
-            request=PoolingBody,
-            example={"input": ["The capital of France is Paris."]},
-            answer=PoolingResponse,
-            errors=ENGINE_ERRORS,
-        ),
-    ]
-
-
-def _invocations(services: Services, others: list[Endpoint]) -> Endpoint:
-    """The endpoint that passes a body on; a conversation for a model that does not generate is to be embedded."""
+def _invocations(services: Services, others: Sequence[Endpoint]) -> Endpoint:
+    """The endpoint that passes a body on; a conversation for a model that does not generate is to be pooled."""
     by_path = {endpoint.path: endpoint for endpoint in others}
-    of_texts = "/classify" if services.mode.pooling == "classify" else "/v1/embeddings"
+    for_texts = path_for_texts(services.mode)
     fields = {
-        ("messages",): "/v1/chat/completions" if services.mode.generates else of_texts,
+        ("messages",): "/v1/chat/completions" if services.mode.generates else for_texts,
         ("prompt",): "/v1/completions",
-        ("input",): of_texts,
+        ("input",): for_texts,
         ("query", "documents"): "/rerank",
-        ("text_1", "text_2"): "/score",
-        ("queries", "documents"): "/score",
+        **dict.fromkeys(PAIRS, "/score"),
     }
-    served = [by_path[path] for path in dict.fromkeys(fields.values())]
+    targets = [Target(names, by_path[path]) for names, path in fields.items()]
+    served = [by_path[path] for path in dict.fromkeys(fields.values()) if not by_path[path].refuses]
+    streams = [endpoint.stream for endpoint in served if isinstance(endpoint.stream, ServerSentEvents)]
+    objects = dict.fromkeys(type_ for stream in streams for type_ in stream.objects)
     return Endpoint(
         "POST",
         "/invocations",
-        Invocations(services, [Target(names, by_path[path].app) for names, path in fields.items()]),
-        tag="Generation",
+        Invocations(services, targets),
+        tag="Generation" if services.mode.generates else "Pooling",
         summary="One path for all: the body goes to the endpoint whose fields it has.",
         request=[request for endpoint in served for request in endpoint.requests],
-        example={"prompt": "The capital of France is", "max_tokens": 16},
+        example=served[0].example,
         answer=[answer for endpoint in served for answer in endpoint.answers],
-        event=[event for endpoint in served for event in endpoint.events],
-        errors=ENGINE_ERRORS,
+        stream=ServerSentEvents(tuple(objects), ends_with_done=True) if objects else None,
+        errors=(504,),
     )
 
 
@@ -285,7 +214,7 @@ def _probes(services: Services) -> list[Endpoint]:
             "GET",
             "/health",
             health.health,
-            tag="Server",
+            tag=PROBES,
             summary="200 while the engine's loop turns, 503 while the model loads or when the engine is dead.",
             errors=(503,),
         ),
@@ -293,7 +222,7 @@ def _probes(services: Services) -> list[Endpoint]:
             ("GET", "POST"),
             "/ping",
             health.health,
-            tag="Server",
+            tag=PROBES,
             summary="The same as /health.",
             errors=(503,),
         ),
@@ -301,7 +230,7 @@ def _probes(services: Services) -> list[Endpoint]:
             "GET",
             "/version",
             health.version,
-            tag="Server",
+            tag=PROBES,
             summary="The version of the server.",
             answer=ServerVersion,
         ),
@@ -309,7 +238,7 @@ def _probes(services: Services) -> list[Endpoint]:
             "GET",
             "/load",
             health.load,
-            tag="Server",
+            tag=PROBES,
             summary="How many requests the engine has, running or waiting.",
             answer=ServerLoad,
         ),
@@ -317,7 +246,7 @@ def _probes(services: Services) -> list[Endpoint]:
             "GET",
             "/metrics",
             health.metrics,
-            tag="Server",
+            tag=PROBES,
             summary="Figures in Prometheus' text format.",
             answer=str,
             media_type="text/plain",

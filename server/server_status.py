@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import enum
 import mmap
+import os
 from pathlib import Path
 
 _PHASE, _DRAINING, _WORKER_FAILED = 0, 1, 2
-_NUM_RESTARTS = slice(8, 16)
-_BYTES = 16
+_NUM_RESTARTS, _NUM_VIOLATIONS = slice(8, 16), slice(16, 24)
+_BYTES = 24
 
 
 class EnginePhase(enum.IntEnum):
@@ -31,10 +32,10 @@ class ServerStatus:
     """The state of the server as the launcher sees it. Workers only read, but for `worker_failed`."""
 
     def __init__(self, path: Path) -> None:
-        """path: a file in the server's private folder; made if it is not there."""
+        """path: a file in the server's private folder; made if it is not there. Raises OSError."""
         with path.open("a+b") as file:
             if file.tell() < _BYTES:
-                file.truncate(_BYTES)
+                os.posix_fallocate(file.fileno(), 0, _BYTES)  # a page that has no room kills whoever writes to it
             self._memory = mmap.mmap(file.fileno(), _BYTES)
 
     @property
@@ -53,6 +54,15 @@ class ServerStatus:
     @num_engine_restarts.setter
     def num_engine_restarts(self, number: int) -> None:
         self._memory[_NUM_RESTARTS] = number.to_bytes(8, "little")
+
+    @property
+    def num_invariant_violations(self) -> int:
+        """Engines that ended because their accounts contradicted themselves."""
+        return int.from_bytes(self._memory[_NUM_VIOLATIONS], "little")
+
+    @num_invariant_violations.setter
+    def num_invariant_violations(self, number: int) -> None:
+        self._memory[_NUM_VIOLATIONS] = number.to_bytes(8, "little")
 
     @property
     def draining(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from .engine_link.pooling_processor import PoolingProcessor
 from .engine_link.quarantine import Quarantine
 from .http.api_keys import KeyRing
 from .http.errors import ApiError
-from .http.metrics import Metrics
+from .http.metrics import Metrics, WorkerFigures
 from .prompts.chat_template import ChatTemplate, load_chat_template
 from .prompts.template_renderer import TemplateRenderer
 from .server_folder import ServerFolder
@@ -78,14 +79,10 @@ class Services:
         return self.config.return_tokens_as_token_ids if asked is None else asked
 
     def check_model(self, name: str | None) -> str:
-        """The name to answer with: the one that was asked for. Raises `ApiError` 404 for one that is not
-        served.
-        """
-        if not name:
-            return self.model_name
-        if name not in self.config.model_names:
+        """The name to answer with, whichever was asked for. Raises `ApiError` 404 for one that is not served."""
+        if name and name not in self.config.model_names:
             raise ApiError(404, f"The model {name[:200]!r} is not served here.", param="model")
-        return name
+        return self.model_name
 
     async def check_engine(self) -> None:
         """Raise `ApiError` 503 while the engine cannot take requests; one that is being restarted is waited for."""
@@ -104,6 +101,16 @@ class Services:
         if self._engine_will_be_back():
             return "The engine stopped and is being restarted; running requests will go on."
         return "The model is still loading."
+
+    def figures(self) -> WorkerFigures:
+        """What this worker holds now; belongs to its event loop."""
+        return WorkerFigures(
+            tasks=len(asyncio.all_tasks()),
+            open_requests=self.drain.num_active,
+            queued_requests=self.admission.num_requests,
+            live_requests=self.engine.num_live,
+            compilations=self.grammar_compiler.num_jobs,
+        )
 
     def _engine_will_be_back(self) -> bool:
         """Whether there was an engine, seen by this worker or by the launcher alone."""
@@ -138,7 +145,7 @@ def load_services(config: ServerConfig, model_dir: str, folder: ServerFolder, st
     if mode.pooling is not None:
         pooling_config = load_pooling_config(model_dir, config.pooler_config)
     input_processor = InputProcessor(model, tokenizer, max_logprobs=config.max_logprobs)
-    metrics = Metrics(config.model_names[0], lambda: engine.stats, lambda: status.num_engine_restarts)
+    metrics = Metrics(config.model_names[0], lambda: engine.stats, status)
     engine = EngineClient(
         folder.engine_address,
         input_processor,
@@ -147,6 +154,7 @@ def load_services(config: ServerConfig, model_dir: str, folder: ServerFolder, st
         engine_timeout=config.engine_timeout,
         is_only_front_end=config.workers == 1,
         count_resumed=metrics.requests_resumed.inc,
+        count_dropped=metrics.messages_dropped.inc,
     )
     chat_template = ChatTemplate(
         tokenizer, load_chat_template(config.chat_template), config.chat_template_content_format

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from tests.running_server import RunningServer, start_server
@@ -29,3 +30,10 @@ def tool_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSer
     )
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="module")
+def http(server: RunningServer) -> Iterator[httpx.Client]:
+    """A client that shows the key to the server of the module."""
+    with httpx.Client(base_url=server.url, headers=server.headers, timeout=60) as client:
+        yield client

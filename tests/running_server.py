@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -73,15 +74,17 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def start_server(log: Path, *flags: str, wait: bool = True) -> RunningServer:
-    """Start `python -m zqserve` on the demo model; with `wait`, return once it serves."""
+def start_server(log: Path, *flags: str, wait: bool = True, **process_options: Any) -> RunningServer:
+    """Start `python -m zqserve` on the demo model; with `wait`, return once it serves. process_options: of `Popen`,
+    where it is not to write to `log`, for one.
+    """
     port = free_port()
     command = [
         *(sys.executable, "-m", "zqserve", "--model", str(DEMO_MODEL), "--served-model-name", "demo", "alias"),
         *("--host", "127.0.0.1", "--port", str(port), "--api-key", API_KEY, "another-key", *flags),
     ]
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, **{"stdout": output, "stderr": subprocess.STDOUT, **process_options})
     server = RunningServer(process, f"http://127.0.0.1:{port}", log)
     if wait:
         server.wait_until_healthy()

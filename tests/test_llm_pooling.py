@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import normalize
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 from tests.tiny_poolers import TEXTS, add_sentence_transformers_files, save_cross_encoder, save_decoder, save_encoder
 from zqserve import LLM, PoolingParams, PoolingRequestOutput, SamplingParams
@@ -65,6 +65,20 @@ def test_classify_gives_probabilities(tmp_path: Path) -> None:
             expected = model(input_ids=torch.tensor([output.prompt_token_ids])).logits[0].softmax(-1)
         assert output.outputs.probs == pytest.approx(expected.tolist(), abs=1e-5)
         assert output.outputs.num_classes == 3
+
+
+def test_classifiers_make_vectors_of_texts_and_classes_of_tokens(tmp_path: Path) -> None:
+    kinds = {"texts": AutoModelForSequenceClassification, "tokens": AutoModelForTokenClassification}
+    texts, tokens = (
+        save_encoder("Bert", tmp_path / name, auto_class=auto_class, num_labels=3) for name, auto_class in kinds.items()
+    )
+    (vector,) = make_llm(texts, convert="embed").embed("fox", use_tqdm=False)
+    assert vector.outputs.hidden_size == 32
+    (each,) = make_llm(tokens, runner="pooling").encode("fox", pooling_task="token_classify", use_tqdm=False)
+    with torch.inference_mode():
+        model = AutoModelForTokenClassification.from_pretrained(tokens)
+        expected = model(input_ids=torch.tensor([each.prompt_token_ids])).logits[0].softmax(-1)
+    assert torch.allclose(each.outputs.data, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("save", [save_cross_encoder, lambda directory: save_encoder("Bert", directory)])

@@ -11,9 +11,11 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+import zqserve.sampling_params
 from tests.running_server import DEMO_MODEL
 from zqserve import LLM, RequestOutput, SamplingParams
 from zqserve.engine_core.errors import InvalidRequestError
+from zqserve.entrypoints.chat_utils import load_chat_template
 from zqserve.sampling_params import GuidedDecodingParams, RequestOutputKind
 
 CONVERSATION = [
@@ -92,6 +94,30 @@ for output in outputs:
     assert line.startswith("Generated text: 'Hello, my name is ")
 
 
+def test_older_sample_of_beam_search(capsys: pytest.CaptureFixture[str]) -> None:
+    """The page of the time of `guided_choice` hands the parameters to `generate`."""
+    (line,) = run_sample(
+        """
+from vllm import LLM
+from vllm.sampling_params import BeamSearchParams
+
+llm = LLM(model="facebook/opt-125m")
+params = BeamSearchParams(beam_width=5, max_tokens=50)
+outputs = llm.generate("Hello, my name is", params)
+
+for output in outputs:
+    print(output.prompt, [answer.text for answer in output.outputs])
+
+search = llm.beam_search("Hello, my name is", params)[0].sequences
+assert [output.prompt + answer.text for answer in output.outputs] == [sequence.text for sequence in search]
+assert all(answer.logprobs is None for answer in output.outputs)
+""",
+        capsys,
+    )
+    assert line.startswith("Hello, my name is [")
+    assert line.count("', '") == 4
+
+
 CHAT_SAMPLE = """
 from vllm import LLM
 
@@ -137,7 +163,6 @@ def test_sample_of_chat_with_a_template(capsys: pytest.CaptureFixture[str], tmp_
         + f"""
 from vllm.entrypoints.chat_utils import load_chat_template
 
-# You can find a list of existing chat templates under `examples/`
 custom_template = load_chat_template(chat_template="{path}")
 print("Loaded chat template:", custom_template)
 
@@ -187,6 +212,76 @@ def test_answers_come_whole_whatever_the_output_kind(kind: RequestOutputKind, ll
     params = SamplingParams(temperature=0, max_tokens=3, output_kind=kind, extra_args={}, logits_processors=[])
     (output,) = llm.generate("The capital of France is", params, use_tqdm=False)
     assert output.outputs[0].text.startswith(" Paris")
+
+
+def test_every_name_of_sampling_params_is_taken_and_has_the_default_that_users_know() -> None:
+    defaults: dict[str, Any] = {
+        "n": 1,
+        "best_of": None,
+        "presence_penalty": 0.0,
+        "frequency_penalty": 0.0,
+        "repetition_penalty": 1.0,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "seed": None,
+        "stop": None,
+        "stop_token_ids": None,
+        "bad_words": None,
+        "include_stop_str_in_output": False,
+        "ignore_eos": False,
+        "max_tokens": 16,
+        "min_tokens": 0,
+        "logprobs": None,
+        "prompt_logprobs": None,
+        "detokenize": True,
+        "skip_special_tokens": True,
+        "spaces_between_special_tokens": True,
+        "logits_processors": None,
+        "truncate_prompt_tokens": None,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+        "guided_decoding": None,
+        "structured_outputs": None,
+        "logit_bias": None,
+        "allowed_token_ids": None,
+        "extra_args": None,
+        "use_beam_search": False,
+        "early_stopping": False,
+        "length_penalty": 1.0,
+    }
+    assert SamplingParams(**defaults) == SamplingParams()
+    for name in set(defaults) - {"stop", "stop_token_ids", "bad_words"}:  # their None is an empty list
+        assert getattr(SamplingParams(), name) == defaults[name], name
+    assert SamplingParams(top_k=-1) == SamplingParams(top_k=0)
+    with pytest.raises(TypeError):
+        SamplingParams(0.5)  # type: ignore[call-arg]
+
+
+def test_parameters_are_where_users_look_for_them() -> None:
+    for name in ("BeamSearchParams", "GuidedDecodingParams", "SamplingParams", "StructuredOutputsParams"):
+        assert getattr(zqserve.sampling_params, name) is getattr(zqserve, name)
+    assert SamplingParams().output_kind is RequestOutputKind.FINAL_ONLY
+
+
+def test_without_detokenizing_an_answer_is_its_ids(llm: LLM) -> None:
+    params = SamplingParams(temperature=0, max_tokens=3, ignore_eos=True)
+    (whole,) = llm.generate("The capital of France is", params, use_tqdm=False)
+    (bare,) = llm.generate("The capital of France is", params.clone(detokenize=False), use_tqdm=False)
+    assert (bare.outputs[0].text, bare.outputs[0].token_ids) == ("", whole.outputs[0].token_ids)
+
+
+def test_prompts_are_answered_by_priority_and_returned_in_their_order() -> None:
+    llm = LLM(str(DEMO_MODEL), num_gpu_blocks_override=64, max_num_seqs=1, scheduling_policy="priority")
+    prompts = ["one", "two", "three"]
+    params = SamplingParams(max_tokens=4, ignore_eos=True)
+    outputs = llm.generate(prompts, params, use_tqdm=False, priority=[3, 1, 2])
+    assert [output.prompt for output in outputs] == prompts
+    times = [output.metrics.first_token_time for output in outputs if output.metrics is not None]
+    assert times[1] <= times[2] <= times[0]  # pyright: ignore[reportOptionalOperand]
+    assert times[1] != times[0]
+    with pytest.raises(InvalidRequestError, match="3 prompts, but 1"):
+        llm.generate(prompts, params, use_tqdm=False, priority=[1])
 
 
 @pytest.mark.parametrize(
@@ -248,6 +343,20 @@ def test_content_format_of_a_call_wins_over_that_of_the_model(llm: LLM) -> None:
         assert output.prompt == said
 
 
+def test_a_template_of_chat_sees_documents_and_variables(llm: LLM, tmp_path: Path) -> None:
+    path = tmp_path / "template.jinja"
+    path.write_text("{{ documents[0].text }} {{ messages[0].content }}{{ end }}")
+    (output,) = llm.chat(
+        CONVERSATION[1:],
+        SamplingParams(max_tokens=1),
+        use_tqdm=False,
+        chat_template=load_chat_template(path),
+        documents=[{"title": "t", "text": "Known."}],
+        chat_template_kwargs={"end": "!"},
+    )
+    assert output.prompt == "Known. What is the capital of France?!"
+
+
 def test_processed_logprobs_are_of_what_the_token_was_drawn_from() -> None:
     llm = LLM(str(DEMO_MODEL), num_gpu_blocks_override=64, logprobs_mode="processed_logprobs")
     choice = GuidedDecodingParams(choice=["7"])
@@ -279,7 +388,7 @@ def test_processed_logprobs_are_of_what_the_token_was_drawn_from() -> None:
         ({"skip_tokenizer_init": True}, "skip_tokenizer_init"),
         ({"tokenizer_mode": "slow"}, "tokenizer.json"),
         ({"enable_lora": True}, "merge them"),
-        ({"speculative_config": {"method": "ngram"}}, "speculative"),
+        ({"speculative_config": {"method": "eagle"}}, "speculative_config: method must be"),
         ({"dtype": "float8"}, "dtype must be one of auto, half"),
         ({"load_format": "gguf"}, "load_format must be one of"),
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),

@@ -88,10 +88,11 @@ class ChatWriter:
         return msgspec.json.encode(response)
 
     def events(self, deltas: Sequence[SampleDelta]) -> bytes:
-        events = [self._event(delta) for delta in deltas]
+        events: list[bytes] = []
         if not self._begun:
             self._begun = True
-            events[:0] = [self._opening(index) for index in range(self._generation.num_answers)]
+            events += [self._opening(index) for index in range(self._generation.num_answers)]
+        events += [self._event(delta) for delta in deltas]
         return b"".join(events)
 
     def last_events(self) -> bytes:

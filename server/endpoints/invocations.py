@@ -7,26 +7,31 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from ...engine_core.errors import InvalidRequestError
+from ..http.endpoint import Endpoint
 from ..http.request_body import decode, read_body
 from ..services import Services
 
 
 @dataclass(frozen=True)
 class Target:
-    """An endpoint, raw ASGI, and the fields that a body for it has."""
+    """The fields that a body for an endpoint has."""
 
     fields: tuple[str, ...]
-    app: ASGIApp
+    endpoint: Endpoint
+    """Raw ASGI."""
+
+    def __str__(self) -> str:
+        return " and ".join(self.fields)
 
 
 class Invocations:
     """The endpoint, raw ASGI."""
 
     def __init__(self, services: Services, targets: Sequence[Target]) -> None:
-        """The first one of `targets` all of whose fields a body has gets it."""
+        """The one of `targets` all of whose fields a body has gets it. What only refuses tells why."""
         self._services = services
         self._targets = targets
         self._decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -34,12 +39,23 @@ class Invocations:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(scope, receive, self._services.config.max_body_size)
         given = {name for name, value in decode(body, self._decoder).items() if bytes(value) != b"null"}
-        for target in self._targets:
-            if given.issuperset(target.fields):
-                await target.app(scope, _with_body(body, receive), send)
-                return
-        choices = ", ".join(" and ".join(target.fields) for target in self._targets)
-        raise InvalidRequestError(None, f"The body tells no endpoint: it has none of {choices}.")
+        await self._find(given).app(scope, _with_body(body, receive), send)
+
+    def _find(self, given: set[str]) -> Endpoint:
+        """The endpoint that these fields ask for. Raises `InvalidRequestError` for none, and for several."""
+        found = [target for target in self._targets if given.issuperset(target.fields)]
+        if not found:
+            choices = ", ".join(str(target) for target in self._targets if not target.endpoint.refuses)
+            raise InvalidRequestError(None, f"The body tells no endpoint: it has none of {choices}.")
+        first, *others = found
+        for other in others:
+            if other.endpoint is not first.endpoint:
+                raise InvalidRequestError(
+                    None,
+                    f"The body tells two endpoints: {first} is for {first.endpoint.path}, {other} for "
+                    f"{other.endpoint.path}. Leave one out.",
+                )
+        return first.endpoint
 
 
 def _with_body(body: bytes, receive: Receive) -> Receive:

@@ -14,7 +14,7 @@ from ..http.request_body import convert
 from ..prompts.conversation import content_texts
 from ..protocol.chat import ChatCompletionRequest
 from ..protocol.constraint import JsonSchemaFormat, ResponseFormat
-from ..protocol.messages import InputMessage, InputToolResult, InputToolUse, MessagesRequest, Tool, ToolChoice
+from ..protocol.messages import InputMessage, InputToolResult, InputToolUse, TokenCountRequest, Tool, ToolChoice
 
 NAMES = {
     r"\bresponse_format\b": "output_config.format",
@@ -44,7 +44,7 @@ _UNSUPPORTED = {
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def chat_form(request: MessagesRequest) -> ChatCompletionRequest:
+def chat_form(request: TokenCountRequest) -> ChatCompletionRequest:
     """The chat request. Raises `InvalidRequestError` and `ApiError`, with the field by its name here."""
     _refuse(request)
     messages = _messages(request)
@@ -66,7 +66,7 @@ def chat_form(request: MessagesRequest) -> ChatCompletionRequest:
     )
 
 
-def _refuse(request: MessagesRequest) -> None:
+def _refuse(request: TokenCountRequest) -> None:
     """Refuse what we know and cannot honour."""
     refuse_foreign(request, PATH, _ADVICE)
     for name, what in _UNSUPPORTED.items():
@@ -76,7 +76,7 @@ def _refuse(request: MessagesRequest) -> None:
         raise unsupported("thinking", "Any thinking but disabled")
 
 
-def _messages(request: MessagesRequest) -> list[dict[str, Any]]:
+def _messages(request: TokenCountRequest) -> list[dict[str, Any]]:
     if not request.messages:
         raise InvalidRequestError("messages", "messages must not be empty.")
     conversation = ChatMessages()
@@ -124,7 +124,7 @@ def _add_message(conversation: ChatMessages, message: InputMessage, where: str) 
             )
 
 
-def _tool_fields(request: MessagesRequest) -> dict[str, Any]:
+def _tool_fields(request: TokenCountRequest) -> dict[str, Any]:
     """The fields of tool calling, where the request is about it."""
     choice = request.tool_choice
     if not request.tools and (choice is None or choice.type in ("auto", "none")):
@@ -167,7 +167,7 @@ def _tool_choice(choice: ToolChoice | None) -> str | dict[str, Any] | None:
     return _CHOICES[choice.type]
 
 
-def _response_format(request: MessagesRequest) -> ResponseFormat | None:
+def _response_format(request: TokenCountRequest) -> ResponseFormat | None:
     given = request.output_config.format if request.output_config else None
     if given is None:
         return None

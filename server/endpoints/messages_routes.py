@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from ..http.endpoint import ENGINE_ERRORS, Endpoint
+from ..http.endpoint import Endpoint, ServerSentEvents
 from ..protocol import messages as protocol
-from ..protocol.messages import Message, MessagesRequest, TokenCount
+from ..protocol.messages import Message, MessagesRequest, TokenCount, TokenCountRequest
 from ..services import Services
 from .messages import Messages, MessageTokenCount
-from .pooling_job import NotGenerating
 
 _CONVERSATION = [{"role": "user", "content": "What is the capital of France?"}]
 _EVENTS = (
@@ -23,29 +22,27 @@ _EVENTS = (
 
 def messages_endpoints(services: Services) -> list[Endpoint]:
     """The endpoints of /v1/messages."""
-    generates = services.mode.generates
     return [
         Endpoint(
             "POST",
             "/v1/messages",
-            Messages(services) if generates else NotGenerating(services),
+            Messages(services),
             tag="Generation",
             summary="Answer a conversation: the Anthropic Messages API.",
             request=MessagesRequest,
             example={"messages": _CONVERSATION, "max_tokens": 64},
             answer=Message,
-            event=_EVENTS,
-            ends_with_done=False,
-            errors=ENGINE_ERRORS,
+            stream=ServerSentEvents(_EVENTS, ends_with_done=False),
+            errors=(504,),
             error=protocol.MessageError,
         ),
         Endpoint(
             "POST",
             "/v1/messages/count_tokens",
-            MessageTokenCount(services) if generates else NotGenerating(services),
+            MessageTokenCount(services),
             tag="Generation",
             summary="Count the tokens of a message's prompt.",
-            request=MessagesRequest,
+            request=TokenCountRequest,
             example={"messages": _CONVERSATION},
             answer=TokenCount,
             error=protocol.MessageError,

@@ -22,7 +22,9 @@ class ModelEndpoints:
 
     async def get_model(self, request: Request) -> Response:
         """The card of one name; names may hold slashes."""
-        return _json(self._card(self._services.check_model(request.path_params["model"])))
+        name = request.path_params["model"]
+        first = self._services.check_model(name)
+        return _json(self._card(name or first))
 
     def _card(self, name: str) -> ModelCard:
         services = self._services

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 from ...engine_core.errors import InvalidRequestError
 from ...engine_core.pooling.pooling_messages import Pooled
 from ...engine_core.pooling.pooling_params import PoolingParams, PoolingTask
+from ...engine_core.serving_mode import ServingMode
 from ..admission.admission import current_ticket
 from ..admission.deadlines import Deadlines
 from ..engine_link.pooling_processor import PoolingInput, Truncation
@@ -43,11 +44,15 @@ class NotGenerating:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> NoReturn:
         mode = self._services.mode
-        path = {"embed": "/v1/embeddings", "classify": "/classify"}.get(mode.pooling or "", "/pooling")
-        advice = f"Ask POST {path}."
+        advice = f"Ask POST {path_for_texts(mode)}."
         if mode.architecture.endswith(("ForCausalLM", "LMHeadModel")):
             advice += " To generate with it as well, start the server with --runner generate --task embedding."
         raise ApiError(400, f"This model ({mode.architecture}) does not generate text here. {advice}")
+
+
+def path_for_texts(mode: ServingMode) -> str:
+    """Where a model that pools answers for single texts."""
+    return {"embed": "/v1/embeddings", "classify": "/classify"}.get(mode.pooling or "", "/pooling")
 
 
 def check_task(services: Services, task: PoolingTask) -> None:

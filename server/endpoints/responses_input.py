@@ -15,6 +15,7 @@ from ..prompts.conversation import content_texts
 from ..protocol.chat import ChatCompletionRequest
 from ..protocol.constraint import JsonSchemaFormat, ResponseFormat
 from ..protocol.responses import (
+    TEXT_FORMATS,
     FunctionTool,
     InputFunctionCall,
     InputFunctionCallOutput,
@@ -194,7 +195,7 @@ def _response_format(request: ResponsesRequest) -> ResponseFormat | None:
     given = request.text.format if request.text else None
     if given is None:
         return None
-    if given.type not in ("text", "json_object", "json_schema"):
+    if given.type not in TEXT_FORMATS:
         raise InvalidRequestError(
             "text.format.type", f"text.format.type must be text, json_object or json_schema, got {given.type[:80]!r}."
         )

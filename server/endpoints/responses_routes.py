@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..http.endpoint import ENGINE_ERRORS, NOT_SERVED, Endpoint
+from ..http.endpoint import NOT_SERVED, Endpoint, ServerSentEvents
 from ..protocol import responses as protocol
 from ..protocol.responses import InputTokens, Response, ResponsesRequest
 from ..services import Services
-from .pooling_job import NotGenerating
 from .responses import InputTokenCount, Responses, no_stored_response
 
 _EXAMPLE = {"input": "What is the capital of France?", "max_output_tokens": 64}
@@ -29,25 +28,23 @@ _EVENTS = (
 
 def responses_endpoints(services: Services) -> list[Endpoint]:
     """The endpoints of /v1/responses."""
-    generates = services.mode.generates
     return [
         Endpoint(
             "POST",
             "/v1/responses",
-            Responses(services) if generates else NotGenerating(services),
+            Responses(services),
             tag="Generation",
             summary="Answer a conversation: the Responses API, of which nothing is stored.",
             request=ResponsesRequest,
             example=_EXAMPLE,
             answer=Response,
-            event=_EVENTS,
-            ends_with_done=False,
-            errors=ENGINE_ERRORS,
+            stream=ServerSentEvents(_EVENTS, ends_with_done=False),
+            errors=(504,),
         ),
         Endpoint(
             "POST",
             "/v1/responses/input_tokens",
-            InputTokenCount(services) if generates else NotGenerating(services),
+            InputTokenCount(services),
             tag="Generation",
             summary="Count the tokens of a response's input.",
             request=ResponsesRequest,

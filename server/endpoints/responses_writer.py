@@ -32,6 +32,7 @@ from ..protocol.responses import (
     TextFormat,
 )
 from ..tools.pieces import Content, Piece
+from .responses_input import LOGPROBS
 from .responses_output import ResponseOutput
 
 _encode = msgspec.json.encode
@@ -40,11 +41,11 @@ _encode = msgspec.json.encode
 class ResponseWriter:
     """For one request."""
 
-    def __init__(self, request: ResponsesRequest, generation: Generation, *, logprobs: bool) -> None:
+    def __init__(self, request: ResponsesRequest, generation: Generation) -> None:
         self._request = request
         self._generation = generation
         self._parser = generation.tools.parser() if generation.tools else None
-        self._formatter = generation.logprobs_formatter() if logprobs else None
+        self._formatter = generation.logprobs_formatter() if LOGPROBS in (request.include or ()) else None
         self._output = ResponseOutput(generation.id.removeprefix("resp_"))
         self._finish_reason: str | None = None
         self._next_number = 0

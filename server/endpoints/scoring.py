@@ -31,7 +31,7 @@ from ..services import Services
 from .pooling_job import MAX_TEXTS, check_task, pool, refuse_unsupported, send_json, truncation, usage, wants_activation
 from .vector_format import cosine, floats
 
-_PAIRS = (
+PAIRS = (
     ("text_1", "text_2"),
     ("queries", "documents"),
     ("queries", "items"),
@@ -101,7 +101,7 @@ class Rerank:
 
 def _sides(request: ScoreRequest) -> tuple[list[str], list[str]]:
     """The texts of both sides, as many as each other or one against all. Raises `InvalidRequestError`."""
-    given = [pair for pair in _PAIRS if any(getattr(request, name) is not None for name in pair)]
+    given = [pair for pair in PAIRS if any(getattr(request, name) is not None for name in pair)]
     complete = [pair for pair in given if all(getattr(request, name) is not None for name in pair)]
     if len(complete) != 1:
         raise InvalidRequestError("text_1", "A request has text_1 and text_2, or queries and documents.")

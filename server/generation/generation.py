@@ -130,6 +130,11 @@ class Generation:
         if self._constraint is not None:
             self._grammar = await self._services.grammar_compiler.compile(self._constraint)
 
+    def check(self) -> None:
+        """Raise what entering would raise for what is wrong with the request: `InvalidRequestError`."""
+        for prompt in self.prompts:
+            self._services.input_processor.requests(prompt, self.params)
+
     def __enter__(self) -> Generation:
         config, ticket = self._services.config, current_ticket()
         num_prompt_tokens = sum(len(prompt.token_ids) for prompt in self.prompts)
@@ -250,6 +255,13 @@ async def respond(
                 await _stream(generation, writer, send, stream_format)
             else:
                 await _answer(generation, writer, send)
+
+
+async def check(generation: Generation, receive: Receive) -> None:
+    """Raise what `respond` would raise for what is wrong with the request, and answer nothing."""
+    async with cancel_on_disconnect(receive):
+        await generation.compile_constraint()
+        generation.check()
 
 
 async def _answer(generation: Generation, writer: Writer, send: Send) -> None:

@@ -6,6 +6,7 @@ Policy lets it load and ask nothing else either. All links are relative, so the 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Collection, Sequence
 from importlib.metadata import version
@@ -66,7 +67,7 @@ def docs_routes(endpoints: Sequence[Endpoint], *, root_path: str, open_paths: Co
         )
 
     async def openapi(request: Request) -> Response:
-        return Response(document(), media_type="application/json")
+        return Response(await asyncio.to_thread(document), media_type="application/json")
 
     async def page(request: Request) -> Response:
         headers = {"content-security-policy": _CONTENT_SECURITY_POLICY, "x-content-type-options": "nosniff"}

@@ -6,23 +6,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.routing import Route
 
 from ..protocol.error import ErrorResponse
 
-ENGINE_ERRORS = (500, 503, 504)
-"""What an endpoint answers when the engine fails under the request, takes none now, or needs too long."""
-
 JSON = "application/json"
 
+PROBES = "Server"
+"""The tag of paths that tell of the server itself, and are answered to its end."""
 NOT_SERVED = "Not served"
 """The tag of paths that are known and only refuse."""
 
 
 Types = Any | Sequence[Any]
 """A type, or several of which one is meant."""
+
+
+@dataclass(frozen=True)
+class ServerSentEvents:
+    """An answer as a stream of events, each with a JSON object."""
+
+    objects: tuple[Any, ...]
+    """Their types."""
+    ends_with_done: bool
+    """Whether `data: [DONE]` comes behind the last one."""
+
+
+@dataclass(frozen=True)
+class ObjectSequence:
+    """An answer as JSON objects, each with a separator behind it that the request chooses."""
+
+    objects: tuple[Any, ...]
+    """Their types."""
+    separators: Mapping[str, str]
+    """The separators, and the content type that each brings."""
 
 
 class Endpoint(Route):
@@ -40,8 +60,7 @@ class Endpoint(Route):
         example: Mapping[str, Any] | None = None,
         answer: Types = (),
         media_type: str = JSON,
-        event: Types = (),
-        ends_with_done: bool = True,
+        stream: ServerSentEvents | ObjectSequence | None = None,
         errors: Collection[int] = (),
         error: Any = ErrorResponse,
         refuses: bool = False,
@@ -49,10 +68,9 @@ class Endpoint(Route):
         """Serve `path` with `app`: raw ASGI, or a Starlette endpoint.
 
         `request` is the Struct that the body is decoded into, and `example` a body. `answer` is the type of the whole
-        answer; without it the body is empty. `event` is the type of the JSON in an event, where the answer may be
-        streamed; whether `data: [DONE]` comes behind the last one, `ends_with_done` says. `errors` are the statuses
-        beside those that the request and its model imply, `error` the type of what comes with them. An endpoint that
-        only `refuses` gives nothing else.
+        answer; without it the body is empty. `stream` says how it looks where a request may ask for it in pieces.
+        `errors` are the statuses beside those that every path may have, or that the request and its model imply,
+        `error` the type of what comes with them. An endpoint that only `refuses` gives nothing else.
         """
         super().__init__(path, app, methods=list(_several(method)))
         self.verbs = _several(method)
@@ -63,8 +81,7 @@ class Endpoint(Route):
         self.example = example
         self.answers = _several(answer)
         self.media_type = media_type
-        self.events = _several(event)
-        self.ends_with_done = ends_with_done
+        self.stream = stream
         self.errors = frozenset(errors)
         self.error = error
         self.refuses = refuses
@@ -72,7 +89,21 @@ class Endpoint(Route):
     @property
     def types(self) -> tuple[Any, ...]:
         """Every type that the description refers to."""
-        return (*self.requests, *self.answers, *self.events, self.error)
+        return (*self.requests, *self.answers, *(self.stream.objects if self.stream else ()), self.error)
+
+    def refused_by(self, app: Callable[..., Any]) -> Endpoint:
+        """The same path on a server whose model does not answer it: `app` says what to do."""
+        return Endpoint(
+            self.verbs,
+            self.path,
+            app,
+            tag=NOT_SERVED,
+            summary=f"{self.summary} The model of this server does not.",
+            request=self.requests,
+            errors=(400,),
+            error=self.error,
+            refuses=True,
+        )
 
 
 def _several(given: Any) -> tuple[Any, ...]:

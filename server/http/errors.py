@@ -16,7 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ...engine_core.errors import NO_TOKEN_LEFT, EngineDeadError, InvalidRequestError, RequestFailedError
+from ...engine_core.errors import CALLERS_MISTAKES, EngineDeadError, InvalidRequestError, RequestFailedError
+from ...engine_core.log import where
 from ..protocol.error import ErrorInfo, ErrorResponse
 from .messages_error import message_error, speaks_messages
 
@@ -81,8 +82,8 @@ def to_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, InvalidRequestError):
         return ApiError(400, error.message, param=error.param)
-    if isinstance(error, RequestFailedError) and str(error) == NO_TOKEN_LEFT:
-        return ApiError(400, NO_TOKEN_LEFT)
+    if isinstance(error, RequestFailedError) and str(error).startswith(CALLERS_MISTAKES):
+        return ApiError(400, str(error))
     if isinstance(error, EngineDeadError | RequestFailedError):
         return ApiError(500, str(error) or "The engine stopped; the request cannot be finished.")
     if isinstance(error, HTTPException):
@@ -91,7 +92,7 @@ def to_api_error(error: Exception) -> ApiError:
             error.detail or HTTPStatus(error.status_code).phrase,
             headers=dict(error.headers or {}),
         )
-    logger.error("A request failed unexpectedly.", exc_info=error)
+    logger.error("A request failed unexpectedly: %s", where(error))
     return ApiError(500, "The server made a mistake; its log has the details.")
 
 
@@ -107,9 +108,10 @@ async def handle(request: Request, error: Exception) -> Response:
 
 
 def _allowed_methods(request: Request) -> str:
-    """What the path takes, by whichever route."""
+    """What the path takes, by whichever route; one that has its very name goes before one with a placeholder."""
     routes = [route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE]
-    return ", ".join(sorted({method for route in routes for method in route.methods}))
+    named = [route for route in routes if not route.param_convertors]
+    return ", ".join(sorted({method for route in named or routes for method in route.methods}))
 
 
 class UnexpectedErrors:

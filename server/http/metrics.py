@@ -4,13 +4,14 @@ One `Metrics` an application, with a registry of its own. What the engine counts
 `EngineStats` at each scrape; what requests take is observed by `request_timing.py`. With several workers each
 scrape answers for all of them: prometheus_client then keeps the values in files that the workers share (its
 multiprocess mode, which `asgi_server.py` turns on), and the engine's own figures are the same in every
-worker.
+worker. What the answering worker holds at the moment bears its process id.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -20,6 +21,7 @@ from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...engine_core.messages import EngineStats
+from ..server_status import ServerStatus
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
@@ -58,6 +60,25 @@ _REQUEST_BUCKETS = (
 )
 _COUNT_BUCKETS = tuple(digit * 10**power for power in range(7) for digit in (1, 2, 5))
 _SAMPLES_BUCKETS = (1, 2, 5, 10, 20)
+_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"))
+LEFT_UNANSWERED = 499
+"""Stands for the status of a request whose client left before an answer began."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerFigures:
+    """What a front-end worker holds at one moment. All but the tasks are 0 when nobody asks for anything."""
+
+    tasks: int
+    """Of its event loop; the scrape is one of them."""
+    open_requests: int
+    """HTTP requests that are being answered, but for probes."""
+    queued_requests: int
+    """Of these, what the engine has given nothing yet."""
+    live_requests: int
+    """What was sent to the engine and has not ended."""
+    compilations: int
+    """Grammars that are being compiled, or wait for that."""
 
 
 class Metrics:
@@ -66,13 +87,12 @@ class Metrics:
     The attributes are the children for that label: `observe` and `inc` go straight to the value.
     """
 
-    def __init__(
-        self, model_name: str, engine_stats: Callable[[], EngineStats], num_engine_restarts: Callable[[], int]
-    ) -> None:
+    def __init__(self, model_name: str, engine_stats: Callable[[], EngineStats], status: ServerStatus) -> None:
         self._registry = CollectorRegistry()
         self._model_name = model_name
-        self._engine = _EngineCollector(model_name, engine_stats, num_engine_restarts)
-        self._registry.register(self._engine)
+        self._live: list[Collector] = [_EngineCollector(model_name, engine_stats, status)]
+        """What is asked for at each scrape, and kept nowhere."""
+        self._registry.register(self._live[0])
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of finished requests.")
         self.generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self.time_to_first_token = self._histogram(
@@ -120,6 +140,7 @@ class Metrics:
         self.requests_resumed = self._counter(
             "requests_resumed", "Requests that another engine went on with after one had died."
         )
+        self.messages_dropped = self._counter("messages_dropped", "Messages of the engine that made no sense.")
         self._success = Counter(
             f"{_PREFIX}request_success",
             "Answers that ended, by reason.",
@@ -130,13 +151,19 @@ class Metrics:
             "http_requests", "HTTP requests.", ["method", "handler", "status"], registry=self._registry
         )
 
+    def show_worker(self, figures: Callable[[], WorkerFigures]) -> None:
+        """Show what this worker holds, too."""
+        collector = _WorkerCollector(self._model_name, figures)
+        self._live.append(collector)
+        self._registry.register(collector)
+
     def count_finished(self, reason: str) -> None:
         """One more answer that ended for `reason`."""
         self._success.labels(self._model_name, reason).inc()
 
     def count_http_request(self, method: str, handler: str, status: int) -> None:
         """One more HTTP request; `handler` is a path of ours, never one that a client made up."""
-        self._http_requests.labels(method, handler, str(status)).inc()
+        self._http_requests.labels(method if method in _METHODS else "other", handler, str(status)).inc()
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
@@ -144,7 +171,8 @@ class Metrics:
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             source = CollectorRegistry()
             MultiProcessCollector(source)
-            source.register(self._engine)
+            for collector in self._live:
+                source.register(collector)
         shown = CollectorRegistry(auto_describe=False)
         shown.register(_WithAliases(source))
         return generate_latest(shown)
@@ -180,12 +208,10 @@ def _renamed(metric: Metric, name: str) -> Metric:
 class _EngineCollector(Collector):
     """The engine's own figures, as of its last message."""
 
-    def __init__(
-        self, model_name: str, engine_stats: Callable[[], EngineStats], num_engine_restarts: Callable[[], int]
-    ) -> None:
+    def __init__(self, model_name: str, engine_stats: Callable[[], EngineStats], status: ServerStatus) -> None:
         self._model_name = model_name
         self._engine_stats = engine_stats
-        self._num_engine_restarts = num_engine_restarts
+        self._status = status
 
     def collect(self) -> Iterator[Metric]:
         stats = self._engine_stats()
@@ -203,8 +229,23 @@ class _EngineCollector(Collector):
         yield self._total(
             "guided_late_masks", "Times that a request sat out a step for want of its mask.", stats.num_late_masks
         )
+        yield self._total("spec_decode_num_drafts", "Steps that verified guesses of a request.", stats.num_drafts)
+        yield self._total("spec_decode_num_draft_tokens", "Tokens that were guessed.", stats.num_draft_tokens)
         yield self._total(
-            "engine_restarts", "Engines that were started in the place of one that died.", self._num_engine_restarts()
+            "spec_decode_num_accepted_tokens", "Guessed tokens that proved right.", stats.num_accepted_tokens
+        )
+        yield self._total(
+            "engine_messages_dropped", "Messages to the engine that made no sense.", stats.num_dropped_messages
+        )
+        yield self._total(
+            "engine_restarts",
+            "Engines that were started in the place of one that died.",
+            self._status.num_engine_restarts,
+        )
+        yield self._total(
+            "engine_invariant_violations",
+            "Engines that ended because their accounts of requests and blocks contradicted themselves.",
+            self._status.num_invariant_violations,
         )
         steps = HistogramMetricFamily(
             f"{_PREFIX}iteration_tokens_total", "Tokens computed in a step.", labels=["model_name"]
@@ -223,8 +264,29 @@ class _EngineCollector(Collector):
         return family
 
 
+class _WorkerCollector(Collector):
+    """What the worker that answers the scrape holds; the label `pid` says which one it is."""
+
+    def __init__(self, model_name: str, figures: Callable[[], WorkerFigures]) -> None:
+        self._model_name = model_name
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures()
+        yield self._gauge("tasks", "Tasks of the event loop, this scrape among them.", figures.tasks)
+        yield self._gauge("open_requests", "HTTP requests that are being answered.", figures.open_requests)
+        yield self._gauge("queued_requests", "Requests without a first output yet.", figures.queued_requests)
+        yield self._gauge("live_requests", "Requests that the engine has.", figures.live_requests)
+        yield self._gauge("compilations", "Grammars that are not compiled yet.", figures.compilations)
+
+    def _gauge(self, name: str, help_text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"{_PREFIX}worker_{name}", help_text, labels=["model_name", "pid"])
+        family.add_metric([self._model_name, str(os.getpid())], value)
+        return family
+
+
 class HttpRequestCounter:
-    """Counts every HTTP request by method, path and status; paths that are not ours count as "other"."""
+    """Counts every HTTP request by method, path and status; what is not ours of the first two counts as "other"."""
 
     def __init__(self, app: ASGIApp, *, metrics: Metrics, paths: Iterable[str], root_path: str) -> None:
         self._app = app
@@ -237,11 +299,21 @@ class HttpRequestCounter:
             await self._app(scope, receive, send)
             return
 
+        status = LEFT_UNANSWERED
+
         async def watched_send(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
-                path = scope["path"].removeprefix(self._root_path)
-                handler = path if path in self._paths else "other"
-                self._metrics.count_http_request(scope["method"], handler, message["status"])
+                status = message["status"]
+                count(status)
             await send(message)
 
-        await self._app(scope, receive, watched_send)
+        def count(status: int) -> None:
+            path = scope["path"].removeprefix(self._root_path)
+            self._metrics.count_http_request(scope["method"], path if path in self._paths else "other", status)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        finally:
+            if status == LEFT_UNANSWERED:
+                count(status)

@@ -15,7 +15,7 @@ import sys
 import msgspec
 
 from ...engine_core.errors import InvalidRequestError
-from ...engine_core.log import configure_logging
+from ...engine_core.log import configure_logging, where
 from ..workers.worker_frames import limit_memory, open_frames, read_frame, write_frame
 from .chat_template import render
 
@@ -69,8 +69,8 @@ def _outcome(question: bytes) -> Outcome:
         return Refused("chat_template", "The chat template makes what is no Unicode text: half a surrogate pair.")
     except MemoryError:
         return Refused("chat_template", "The chat template takes too much memory.", is_last=True)
-    except Exception:
-        logger.exception("A chat template of a request could not be rendered.")
+    except Exception as error:
+        logger.error("A chat template of a request could not be rendered: %s", where(error))
         return Refused("chat_template", "The chat template failed.", is_last=True)
 
 

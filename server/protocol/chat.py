@@ -7,14 +7,14 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from .limits import Count, TopCount
+from .limits import Conversation, Count, TopCount
 from .sampling import GenerationFields, PromptLogprobs, UsageInfo
 
 
 class ChatCompletionRequest(GenerationFields, kw_only=True):
     """The body of POST /v1/chat/completions."""
 
-    messages: list[dict[str, Any]]
+    messages: Conversation
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     documents: list[dict[str, Any]] | None = None
@@ -41,7 +41,7 @@ class ChatCompletionRequest(GenerationFields, kw_only=True):
 class ChatBatchRequest(GenerationFields, kw_only=True):
     """The body of POST /v1/chat/completions/batch; what only one conversation can have is refused."""
 
-    messages: list[list[dict[str, Any]]]
+    messages: list[Conversation]
     """A list of conversations."""
     documents: list[dict[str, Any]] | None = None
     chat_template: str | None = None

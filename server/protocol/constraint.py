@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -37,10 +37,14 @@ class JsonSchemaFormat(msgspec.Struct, kw_only=True):
     strict: bool | None = None
 
 
+FORMATS = ("text", "json_object", "json_schema", "structural_tag")
+"""Types of `response_format`."""
+
+
 class ResponseFormat(msgspec.Struct, kw_only=True):
     """`response_format`, as the OpenAI API has it, and vLLM's structural tags."""
 
-    type: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(FORMATS)})]
     json_schema: JsonSchemaFormat | None = None
     structures: msgspec.Raw = ABSENT
     triggers: msgspec.Raw = ABSENT

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from .limits import AnswerTokens
 from .sampling import GenerationFields
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
@@ -84,8 +85,8 @@ class OutputConfig(msgspec.Struct, kw_only=True):
     format: OutputFormat | None = None
 
 
-class MessagesRequest(GenerationFields, kw_only=True):
-    """The body of POST /v1/messages, which must have `max_tokens`, and of POST /v1/messages/count_tokens."""
+class TokenCountRequest(GenerationFields, kw_only=True):
+    """The body of POST /v1/messages/count_tokens: that of /v1/messages, with `max_tokens` or without."""
 
     messages: list[InputMessage]
     system: str | list[dict[str, Any]] | None = None
@@ -108,6 +109,12 @@ class MessagesRequest(GenerationFields, kw_only=True):
     mcp_servers: list[Any] | None = None
     output_format: Any = None
     speed: str | None = None
+
+
+class MessagesRequest(TokenCountRequest, kw_only=True):
+    """The body of POST /v1/messages."""
+
+    max_tokens: AnswerTokens  # pyright: ignore[reportGeneralTypeIssues, reportIncompatibleVariableOverride]
 
 
 class TextBlock(msgspec.Struct, tag_field="type", tag="text"):

@@ -8,9 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from ...engine_core.pooling.pooling_params import PoolingTask
-from .limits import Priority
-
-Conversation = list[dict[str, Any]]
+from .limits import Conversation, Priority
 
 
 class PoolingFields(msgspec.Struct, kw_only=True):

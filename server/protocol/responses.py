@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -12,12 +12,14 @@ from .limits import Count, NumTokens
 from .sampling import GenerationFields
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
+TEXT_FORMATS = ("text", "json_object", "json_schema")
+"""Types of `text.format`."""
 
 
 class TextFormat(msgspec.Struct, kw_only=True, omit_defaults=True):
     """`text.format`. The schema is always kept to, whatever `strict` says."""
 
-    type: str
+    type: Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(TEXT_FORMATS)})]
     name: str | None = None
     description: str | None = None
     schema: msgspec.Raw | UnsetType = UNSET

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 
+from .limits import Conversation
+
 
 class TokenizeCompletionRequest(msgspec.Struct, kw_only=True):
     """The body of POST /tokenize for a text."""
@@ -21,7 +23,7 @@ class TokenizeChatRequest(msgspec.Struct, kw_only=True):
     """The body of POST /tokenize for a conversation; fields as in chat completions."""
 
     model: str | None = None
-    messages: list[dict[str, Any]]
+    messages: Conversation
     add_generation_prompt: bool | None = None
     continue_final_message: bool | None = None
     documents: list[dict[str, Any]] | None = None

@@ -71,6 +71,8 @@ async def start_worker(module: str, memory: int) -> WorkerProcess:
     """Start `python -m module` of this package, with bytes of memory to use; it need not be ready yet."""
     ours, theirs = socket.socketpair()
     with theirs:
+        # Before there is a process: whoever is cancelled here leaves none behind that nobody knows.
+        answers, questions = await asyncio.open_connection(sock=ours)
         # Not by asyncio: uvloop runs Python's hooks of a fork in the child, which are for granian's workers.
         process = subprocess.Popen(
             [sys.executable, "-m", module, str(os.getpid()), str(memory)],
@@ -79,7 +81,6 @@ async def start_worker(module: str, memory: int) -> WorkerProcess:
             env={**_harmless_environment(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             process_group=0,  # Ctrl-C is for the launcher
         )
-    answers, questions = await asyncio.open_connection(sock=ours)
     return WorkerProcess(module, process, questions, answers)
 
 

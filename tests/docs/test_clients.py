@@ -8,6 +8,7 @@ import re
 import shlex
 from typing import Any, Literal
 
+import httpx
 import openai
 import pytest
 from openai.resources.chat.completions import Completions as ChatCompletions
@@ -59,6 +60,32 @@ def test_the_base_url_of_the_environment_is_enough(demo_url: str) -> None:
     assert (python, flag) == ("python", "-c")
     environment = dict(setting.replace(PAGE_URL, demo_url).split("=", 1) for setting in settings)
     assert run_python(code, demo_url, **environment) == [" Paris"]
+
+
+def test_what_langchain_sends_is_answered(demo_url: str) -> None:
+    """Structured output by either of its methods, tools that must be called: the bodies are those of ChatOpenAI."""
+    schema = {
+        "title": "City",
+        "type": "object",
+        "properties": {"name": {"title": "Name", "type": "string", "maxLength": 8}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    json_schema = {"name": "City", "strict": True, "schema": schema}
+    function = {"name": "City", "description": "A city.", "parameters": schema}
+    tools = {"tools": [{"type": "function", "function": function}]}
+    named = {"tool_choice": {"type": "function", "function": {"name": "City"}}, "parallel_tool_calls": False}
+    for fields in (
+        {"response_format": {"type": "json_schema", "json_schema": json_schema}},
+        {**tools, **named},
+        {**tools, "tool_choice": "required", "parallel_tool_calls": False},
+    ):
+        body = {"model": "demo/model", "stream": False, "temperature": 0.0, "max_tokens": 60, **fields}
+        messages = [{"role": "user", "content": "Name a city."}]
+        answer = httpx.post(f"{demo_url}/v1/chat/completions", json={**body, "messages": messages}, timeout=60).json()
+        message = answer["choices"][0]["message"]
+        made = message["tool_calls"][0]["function"]["arguments"] if "tools" in fields else message["content"]
+        assert set(json.loads(made)) == {"name"}
 
 
 @pytest.mark.parametrize("kind", ["t", "c"])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zqserve.server.admission.rate_limits import RateLimits
+from zqserve.server.admission.rate_limits import MAX_REMEMBERED, RateLimits
 from zqserve.server.http.api_keys import ApiKey, KeyRing, read_key_file
 from zqserve.server.http.errors import ApiError
 
@@ -90,3 +90,15 @@ def test_workers_share_a_limit() -> None:
     key = ApiKey("a", requests_per_minute=8, max_concurrent=6)
     granted = [status(limits, key) for limits in workers for _ in range(5)]
     assert granted.count(200) == 6
+
+
+def test_keys_that_are_not_used_any_more_are_forgotten_and_no_limit_with_them() -> None:
+    clock = Clock()
+    limits = RateLimits(clock=clock)
+    busy = ApiKey("busy", max_concurrent=1)
+    limits.enter(busy)
+    for number in range(4 * MAX_REMEMBERED):
+        limits.enter(ApiKey(f"key {number}", requests_per_minute=60))()
+        clock.now += 0.01
+    assert len(limits) <= MAX_REMEMBERED + 200
+    assert status(limits, busy) == 429

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from zqserve.engine_core.config import EngineConfig
-from zqserve.server.command_line.cli import ServeCommand, Shown, UsageError, parse
+from zqserve.server.command_line.cli import ServeCommand, Shown, UsageError, main, parse
 from zqserve.server.command_line.flag_compatibility import FOREIGN_FLAGS
 from zqserve.server.config import ServerConfig
 from zqserve.server.http.custom_middleware import load_middleware
@@ -94,6 +94,35 @@ def test_several_keys_are_given_in_one_flag_or_in_several(argv: list[str]) -> No
 )
 def test_booleans_are_switched_on_and_off(flag: str, field: str, value: bool) -> None:
     assert getattr(configuration("m", flag), field) is value
+
+
+def test_defaults_are_those_that_users_know() -> None:
+    config = configuration("m")
+    assert (config.host, config.port, config.api_key) == ("0.0.0.0", 8000, ())
+    assert (config.dtype, config.max_model_len, config.load_format, config.task) == ("auto", None, "auto", "auto")
+    assert (config.block_size, config.gpu_memory_utilization, config.seed) == (16, 0.92, 0)
+    assert (config.enable_prefix_caching, config.scheduling_policy, config.generation_config) == (True, "fcfs", "auto")
+    assert (config.max_queued_requests, config.max_queued_tokens) == (1024, 4 * 2**20)
+    assert (config.max_logprobs, config.logprobs_mode, config.response_role) == (20, "raw", "assistant")
+    assert (config.stream_interval, config.sse_keep_alive_interval, config.allowed_origins) == (1, 0, ())
+    assert (config.log_requests, config.log_prompts, config.access_log) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("argv", "field", "value"),
+    [
+        (["--shutdown-timeout", "7"], "drain_timeout", 7),
+        (["--max-num-queued-reqs", "7"], "max_queued_requests", 7),
+        (["--max-num-queued-tokens", "8k"], "max_queued_tokens", 8000),
+        (["--max-num-batched-tokens", "4K"], "max_num_batched_tokens", 4096),
+        (["--logprobs-mode", "processed_logprobs"], "logprobs_mode", "processed_logprobs"),
+        (["--allowed-origins", "https://a.example", "null"], "allowed_origins", ("https://a.example", "null")),
+        (["--allowed-headers", '["x-one", "x-two"]'], "allowed_headers", ("x-one", "x-two")),
+        (["--middleware", "a.B", "c.d"], "middleware", ("a.B", "c.d")),
+    ],
+)
+def test_a_flag_fills_its_field(argv: list[str], field: str, value: object) -> None:
+    assert getattr(configuration("m", *argv), field) == value
 
 
 def test_log_level_is_that_of_uvicorn_too() -> None:
@@ -203,7 +232,17 @@ def test_configuration_file_must_be_yaml_and_exist(tmp_path: Path) -> None:
         (["--ssl-keyfile", "key.pem"], "--ssl-keyfile needs --ssl-certfile"),
         (["--ssl-certfile", "absent.pem"], "--ssl-certfile"),
         (["--ssl-cert-reqs", "1"], "--ssl-cert-reqs"),
+        (["--block-size", "24"], "--block-size"),
+        (["--max-logprobs", "-2"], "--max-logprobs"),
+        (["--load-format", "gguf"], "safetensors"),
+        (["--scheduling-policy", "fair"], "priority"),
+        (["--task", "transcribe"], "embedding"),
+        (["--chat-template-content-format", "list"], "openai"),
         (["--enable-ssl-refresh"], "--enable-ssl-refresh needs --ssl-certfile"),
+        (["--speculative-config", '{"method": "eagle"}'], 'must be "ngram", got'),
+        (["--speculative-config", '{"method": "ngram", "num_speculative_tokens": 0}'], "num_speculative_tokens"),
+        (["--speculative-config", '{"method": "ngram", "prompt_lookup_max": 65}'], "prompt_lookup_max"),
+        (["--speculative-config", '{"method": "ngram", "draft": 1}'], "draft"),
     ],
 )
 def test_mistake_in_flags_is_named(argv: list[str], said: str) -> None:
@@ -227,8 +266,11 @@ def written(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", of_verdict("refused"))
-def test_a_flag_of_vllm_that_cannot_be_honoured_is_refused_with_a_reason(name: str) -> None:
-    assert refusal("m", *written(name)) == f"--{name} is not supported: {FOREIGN_FLAGS[name].why}"
+def test_a_flag_of_vllm_that_cannot_be_honoured_is_refused_with_a_reason(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["m", *written(name)]) == 2
+    assert capsys.readouterr().err == f"zqserve: --{name} is not supported: {FOREIGN_FLAGS[name].why}\n"
 
 
 @pytest.mark.parametrize("name", of_verdict("no effect"))
@@ -253,7 +295,7 @@ def test_a_value_that_asks_for_what_is_done_anyway_is_taken(name: str) -> None:
         (["-tp", "2"], "tensor-parallel-size"),
         (["-tp=2"], "tensor-parallel-size"),
         (["-q", "awq"], "quantization"),
-        (["--speculative-config.method", "ngram"], "speculative-config"),
+        (["--kv-transfer-config.kv_connector", "x"], "kv-transfer-config"),
         (["--lora-modules", "a=b", "c=d"], "lora-modules"),
         (["--trust_remote_code"], "trust-remote-code"),
         (["--no-enable-chunked-prefill"], "enable-chunked-prefill"),
@@ -304,6 +346,7 @@ def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
         runner="pooling",
         convert="embed",
         pooler_config={"normalize": False},
+        speculative_config={"method": "ngram"},
         num_threads=8,
     )
     engine = config.engine_config("directory", "of the tokenizer")

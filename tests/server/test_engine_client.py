@@ -22,12 +22,13 @@ from zqserve.engine_core.messages import (
     FromEngine,
     Heartbeat,
     Hello,
+    MessageLost,
     StepOutputs,
     ToEngine,
     TokenLogprobs,
 )
 from zqserve.engine_core.sampling_params import SamplingParams
-from zqserve.engine_core.wire import pack, unpack_to_engine
+from zqserve.engine_core.wire import pack, seal, unpack_to_engine
 from zqserve.server.engine_link.engine_client import EngineClient, RequestStream
 from zqserve.server.engine_link.input_processor import InputProcessor, Prompt
 from zqserve.server.engine_link.model_info import ModelInfo
@@ -77,7 +78,11 @@ class Peer:
         return message
 
     async def send(self, message: FromEngine) -> None:
-        await self._socket.send_multipart([self._client, *pack(message)])
+        await self.send_frames(pack(message))
+
+    async def send_frames(self, frames: list[bytes]) -> None:
+        """To the socket that was heard last."""
+        await self._socket.send_multipart([self._client, *frames])
 
     async def step(self, *outputs: EngineOutput) -> None:
         await self.send(StepOutputs(list(outputs), EngineStats(num_running=len(outputs))))
@@ -309,6 +314,8 @@ def test_of_several_suspects_one_at_a_time_is_tried_until_the_guilty_one_is_foun
             assert (await peer.request()).key == keys[0]  # alone
             await peer.step(EngineOutput(keys[0], [70]))
             assert (await peer.request()).key == keys[1]  # the one before it is cleared
+            await replace(peer)
+            assert [(await peer.request()).key for _ in range(2)] == keys[:2]  # three deaths may come from outside
             await peer.die()
             peer.rise()
             with pytest.raises(RequestFailedError, match="each time"):
@@ -339,19 +346,113 @@ def test_a_lone_request_over_which_two_engines_died_is_ended(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
-def test_engines_that_die_while_a_request_advances_do_not_end_it(tmp_path: Path) -> None:
+async def replace(peer: Peer) -> None:
+    """Have the engine die and another one begin."""
+    await peer.die()
+    peer.rise()
+    await peer.greet()
+
+
+async def advance(peer: Peer, *streams: RequestStream, by: int = 1) -> list[EngineRequest]:
+    """Take the requests of the streams, in this order, and give each so many tokens."""
+    requests = [await peer.request() for _ in streams]
+    await peer.step(*(EngineOutput(request.key, [70] * by) for request in requests))
+    for stream in streams:
+        await anext(stream)
+    return requests
+
+
+def test_four_engines_that_die_while_a_request_advances_do_not_end_it(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with connected(tmp_path) as (client, peer):
             stream = client.generate(PROMPT, SamplingParams(max_tokens=9))
-            for number in range(6):
-                request = await peer.request()
+            for number in range(4):
+                (request,) = await advance(peer, stream)
                 assert len(request.output_token_ids) == number
-                await peer.step(EngineOutput(request.key, [70]))
-                await anext(stream)
-                await peer.die()
-                peer.rise()
-                await peer.greet()
+                await replace(peer)
             await peer.step(EngineOutput((await peer.request()).key, [71], "stop"))
             assert [delta.token_ids for delta in await collect(stream)] == [[71]]
+
+    asyncio.run(scenario())
+
+
+def test_one_that_kills_each_engine_after_a_while_is_found_among_others(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            streams = [client.generate(Prompt([50, 51 + i]), SamplingParams(max_tokens=60)) for i in range(8)]
+            for _ in range(4):
+                keys = [request.key for request in await advance(peer, *streams)]
+                await replace(peer)
+            other = client.generate(Prompt([50, 70]), SamplingParams(max_tokens=60))
+            first = await advance(peer, other, *streams[:2], by=3)
+            assert {request.key for request in first[1:]} == {keys[0], keys[1]}
+            second = await advance(peer, *streams[2:4], by=3)  # the first two have come further than where it died
+            assert [request.key for request in second] == keys[2:4]
+            assert [(await peer.request()).key for _ in range(2)] == keys[4:6]
+            await replace(peer)
+            cleared = await advance(peer, *streams[:4], other, by=3)
+            assert {request.key for request in cleared} == {*keys[:4], first[0].key}
+            assert [request.key for request in await advance(peer, streams[4], by=3)] == [keys[4]]
+            assert (await peer.request()).key == keys[5]  # alone
+            await replace(peer)
+            with pytest.raises(RequestFailedError, match="each time"):
+                await collect(streams[5])
+            assert {(await peer.request()).key for _ in range(6)} == {*keys[:5], first[0].key}
+            last = await advance(peer, *streams[6:], by=3)
+            assert [request.key for request in last] == keys[6:]
+            with pytest.raises(RequestFailedError, match="not tried again"):
+                client.generate(Prompt([50, 56]), SamplingParams(max_tokens=60))
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("fault", ["damaged", "missing", "lost", "another-version"])
+def test_requests_are_sent_again_when_a_message_did_not_come_through(tmp_path: Path, fault: str) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            stream = client.generate(PROMPT, SamplingParams(max_tokens=9))
+            (request,) = await advance(peer, stream)
+            frames = pack(StepOutputs([EngineOutput(request.key, [71])], EngineStats()), 3)
+            if fault == "damaged":
+                frames[1] = frames[1][:-1]
+            elif fault == "lost":
+                frames = pack(MessageLost())
+            elif fault == "another-version":
+                frames[0] = b"zq0"
+            for _ in range(5):  # none of them is the fault of a request
+                await peer.send_frames(frames)
+                await peer.greet()
+                assert (await peer.request()).output_token_ids == [70]
+            await peer.step(EngineOutput(request.key, [71], "stop"))
+            assert [delta.token_ids for delta in await collect(stream)] == [[71]]
+
+    asyncio.run(scenario())
+
+
+def test_a_message_that_comes_twice_is_told_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            stream = client.generate(PROMPT, SamplingParams(max_tokens=9))
+            key = (await peer.request()).key
+            for number, token_id in ((1, 70), (1, 70), (2, 71), (1, 70)):
+                message = StepOutputs([EngineOutput(key, [token_id])], EngineStats())
+                await peer.send_frames(pack(message, number))
+            await peer.step(EngineOutput(key, [72], "stop"))
+            told = [token_id for delta in await collect(stream) for token_id in delta.token_ids]
+            assert told == [70, 71, 72]
+
+    asyncio.run(scenario())
+
+
+def test_a_request_over_which_the_engine_makes_no_sense_again_and_again_is_ended(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path) as (client, peer):
+            stream = client.generate(PROMPT, SamplingParams())
+            for _ in range(2):
+                await peer.request()
+                await peer.send_frames(seal(b"nonsense"))  # as it was sent
+                await peer.greet()
+            with pytest.raises(RequestFailedError, match="each time"):
+                await collect(stream)
 
     asyncio.run(scenario())

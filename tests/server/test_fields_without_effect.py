@@ -1,4 +1,6 @@
-"""Fields that OpenAI-compatible servers pass over are taken, and parts for which no model is served are refused."""
+"""Fields that OpenAI-compatible servers pass over are taken and change nothing; parts for which no model is served are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +11,61 @@ import pytest
 
 from tests.running_server import RunningServer
 
-PASSED_OVER: dict[str, Any] = {
+OF_BOTH: dict[str, Any] = {
+    "ec_transfer_params": {"a": 1},
     "kv_transfer_params": {"a": 1},
-    "media_io_kwargs": {"video": {"num_frames": 4}},
     "mm_processor_kwargs": {"num_crops": 4},
+    "priority": 3,
+    "repetition_detection": {"a": 1},
+    "session_id": "of today",
+    "thinking_token_budget": 16,
+    "user": "somebody",
+    "vllm_xargs": {"a": "b"},
+    "watermarking": {"key": 1},
+}
+OF_CHAT: dict[str, Any] = {
+    "include_reasoning": True,
+    "media_io_kwargs": {"video": {"num_frames": 4}},
+    "metadata": {"a": "b"},
     "modalities": ["text"],
     "prediction": {"type": "content", "content": "Paris"},
-    "repetition_detection": {"a": 1},
-    "thinking_token_budget": 16,
-    "include_reasoning": True,
     "reasoning_effort": "low",
-    "vllm_xargs": {"a": "b"},
+    "service_tier": "default",
+    "store": True,
 }
-MEDIA = ["image_url", "input_audio", "audio_url", "video_url", "image_embeds", "audio_embeds"]
+MEDIA = ["image_url", "input_audio", "audio_url", "video_url", "image_embeds", "audio_embeds", "prompt_embeds"]
 
 
-@pytest.mark.parametrize("field", PASSED_OVER)
-def test_a_field_that_is_passed_over_changes_nothing(field: str, server: RunningServer) -> None:
-    answers = [
-        server.openai().chat.completions.create(
-            model="demo",
-            messages=[{"role": "user", "content": "What is the capital of France?"}],
-            temperature=0,
-            extra_body=extra,
-        )
-        for extra in ({}, {field: PASSED_OVER[field]})
-    ]
-    assert [answer.choices[0].message.content for answer in answers] == ["The capital of France is Paris."] * 2
-    assert answers[1].system_fingerprint is None
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("field", OF_BOTH)
+def test_a_field_that_is_passed_over_changes_no_completion(field: str, stream: bool, server: RunningServer) -> None:
+    answer: Any = server.openai().completions.create(
+        model="demo",
+        prompt="The capital of France is",
+        temperature=0,
+        stream=stream,
+        extra_body={field: OF_BOTH[field]},
+    )
+    pieces = [event.choices[0].text for event in answer] if stream else [answer.choices[0].text]
+    assert "".join(pieces) == " Paris."
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+@pytest.mark.parametrize("field", [*OF_BOTH, *OF_CHAT])
+def test_a_field_that_is_passed_over_changes_no_chat(field: str, stream: bool, server: RunningServer) -> None:
+    answer: Any = server.openai().chat.completions.create(
+        model="demo",
+        messages=[{"role": "user", "content": "What is the capital of France?"}],
+        temperature=0,
+        stream=stream,
+        extra_body={field: (OF_BOTH | OF_CHAT)[field]},
+    )
+    if stream:
+        pieces = [event.choices[0].delta.content or "" for event in answer]
+    else:
+        pieces = [answer.choices[0].message.content]
+        assert (answer.system_fingerprint, answer.service_tier) == (None, None)
+    assert "".join(pieces) == "The capital of France is Paris."
 
 
 @pytest.mark.parametrize("kind", MEDIA)
@@ -44,5 +73,5 @@ def test_a_part_that_is_no_text_is_refused_by_its_place(kind: str, server: Runni
     messages: Any = [{"role": "user", "content": [{"type": kind, kind: {"url": "http://127.0.0.1/x", "data": "AA=="}}]}]
     with pytest.raises(openai.BadRequestError) as refused:
         server.openai().chat.completions.create(model="demo", messages=messages)
-    assert refused.value.param == "messages[0].content[0]"
-    assert kind in refused.value.message
+    assert (refused.value.type, refused.value.param) == ("BadRequestError", "messages[0].content[0]")
+    assert f"{kind!r}, but this is not a multimodal model" in refused.value.message

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from zqserve.engine_core.constraints.grammar_reader import GrammarReader
-from zqserve.engine_core.errors import InvalidRequestError
+from zqserve.engine_core.errors import InvalidRequestError, RequestFailedError
 from zqserve.engine_core.messages import Grammar
 from zqserve.guided.errors import GrammarError
 from zqserve.server.constraints.constraint import Constraint, ConstraintKind
@@ -145,7 +145,7 @@ def test_what_takes_too_much_memory_is_refused() -> None:
     run(test())
 
 
-def test_a_grammar_whose_process_dies_is_tried_once_more_and_then_refused() -> None:
+def test_a_grammar_whose_process_dies_is_tried_once_more_and_then_given_up() -> None:
     async def test() -> None:
         async with compiler() as running:
             worker = await stop_worker(running)
@@ -155,7 +155,7 @@ def test_a_grammar_whose_process_dies_is_tried_once_more_and_then_refused() -> N
             await until(lambda: [other for other in workers() if other.nice() == SLOW_NICENESS])
             (second,) = [other for other in workers() if other.nice() == SLOW_NICENESS]
             second.kill()
-            with pytest.raises(InvalidRequestError, match="failed over it"):
+            with pytest.raises(RequestFailedError, match="guided_json: the processes that compile it end"):
                 await victim
             await running.compile(regex("still there"))
 

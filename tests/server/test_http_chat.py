@@ -10,6 +10,7 @@ import pytest
 from openai import OpenAI
 
 from tests.running_server import RunningServer
+from tests.sdk_types import read_chat_completion, read_chat_event
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
 TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
@@ -28,16 +29,20 @@ def ask(server: RunningServer, **body: Any) -> httpx.Response:
 def post(server: RunningServer, **body: Any) -> dict[str, Any]:
     response = ask(server, **body)
     assert response.status_code == 200, response.text
+    read_chat_completion(response.json())
     return response.json()
 
 
 def events(server: RunningServer, **body: Any) -> list[dict[str, Any]]:
-    """The events of a stream; checks that it ends with `[DONE]` and nothing behind it."""
+    """The events of a stream; checks each of them, and that it ends with `[DONE]` and nothing behind it."""
     response = ask(server, stream=True, **body)
     assert response.status_code == 200, response.text
     lines = response.text.split("\n\n")
     assert lines[-2:] == ["data: [DONE]", ""]
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    found = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    for event in found:
+        read_chat_event(event)
+    return found
 
 
 def test_answer_has_the_shape_of_the_api(server: RunningServer) -> None:
@@ -157,7 +162,8 @@ def test_final_message_is_continued_and_echoed(server: RunningServer) -> None:
 
 def test_generation_prompt_may_be_left_out(server: RunningServer) -> None:
     with_it = post(server, return_prompt_text=True)
-    without = post(server, add_generation_prompt=False, return_prompt_text=True)
+    without = ask(server, add_generation_prompt=False, return_prompt_text=True).json()
+    assert without["choices"][0]["message"]["role"] == "user"  # the answer goes on with the last message
     assert with_it["prompt_text"].startswith(without["prompt_text"])
     assert len(with_it["prompt_text"]) > len(without["prompt_text"])
 
@@ -176,3 +182,50 @@ def test_system_developer_and_tool_roles_are_taken(server: RunningServer) -> Non
         {"role": "user", "content": "And now?", "name": "somebody"},
     ]
     assert post(server, messages=messages)["choices"][0]["message"]["role"] == "assistant"
+
+
+def test_whole_answer_has_exactly_the_keys_of_the_api(server: RunningServer) -> None:
+    answer = post(server)
+    assert list(answer) == [
+        *("id", "object", "created", "model", "choices", "usage", "prompt_logprobs"),
+        *("system_fingerprint", "service_tier"),
+    ]
+    assert [answer[name] for name in ("prompt_logprobs", "system_fingerprint", "service_tier")] == [None] * 3
+    (choice,) = answer["choices"]
+    assert list(choice) == ["index", "message", "logprobs", "finish_reason", "stop_reason"]
+    message = choice["message"]
+    nulls = {name: value for name, value in message.items() if name not in ("role", "content")}
+    assert nulls == dict.fromkeys(("refusal", "annotations", "audio", "function_call", "reasoning"))
+
+
+def test_usage_event_comes_last_and_has_no_choices(server: RunningServer) -> None:
+    whole = post(server, n=2)
+    *others, last = events(server, n=2, stream_options={"include_usage": True})
+    assert all(event["usage"] is None for event in others)
+    assert (last["choices"], last["usage"]) == ([], whole["usage"])
+    assert not any("usage" in event for event in events(server, n=2))
+    running = events(server, stream_options={"include_usage": True, "continuous_usage_stats": True})
+    counts = [event["usage"]["completion_tokens"] for event in running]
+    assert counts == sorted(counts)
+    assert counts[0] == 0  # the role
+    assert counts[-1] == counts[-2]
+
+
+def test_tokens_may_be_written_as_ids(server: RunningServer) -> None:
+    arguments = {"logprobs": True, "top_logprobs": 1, "return_tokens_as_token_ids": True, "return_token_ids": True}
+    choice = post(server, **arguments)["choices"][0]
+    written = [f"token_id:{token_id}" for token_id in choice["token_ids"]]
+    assert [entry["token"] for entry in choice["logprobs"]["content"]] == written
+    assert [entry["top_logprobs"][0]["token"] for entry in choice["logprobs"]["content"]] == written
+
+
+def test_token_ids_stand_beside_the_texts(server: RunningServer) -> None:
+    whole = post(server, return_token_ids=True)
+    prompt = httpx.post(f"{server.url}/tokenize", json={"messages": MESSAGES}, headers=server.headers).json()
+    assert whole["prompt_token_ids"] == prompt["tokens"]
+    body = {"tokens": whole["choices"][0]["token_ids"]}
+    text = httpx.post(f"{server.url}/detokenize", json=body, headers=server.headers).json()["prompt"]
+    assert text.startswith(whole["choices"][0]["message"]["content"])
+    stream = events(server, return_token_ids=True)
+    told = [token_id for event in stream for token_id in event["choices"][0].get("token_ids", [])]
+    assert told == whole["choices"][0]["token_ids"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from openai import OpenAI
 
 from tests.running_server import RunningServer
+from tests.sdk_types import read_completion, read_completion_event, read_error
 
 PROMPT = "Question: What is the capital of France?\nAnswer:"
 
@@ -22,17 +24,22 @@ def client(server: RunningServer) -> OpenAI:
 def post(server: RunningServer, **body: Any) -> dict[str, Any]:
     response = httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60)
     assert response.status_code == 200, response.text
+    read_completion(response.json())
     return response.json()
 
 
-def events(server: RunningServer, path: str = "/v1/completions", **body: Any) -> list[dict[str, Any]]:
-    """The events of a stream; checks that it ends with `[DONE]` and nothing behind it."""
-    response = httpx.post(f"{server.url}{path}", json={**body, "stream": True}, headers=server.headers, timeout=60)
+def events(server: RunningServer, **body: Any) -> list[dict[str, Any]]:
+    """The events of a stream; checks each of them, and that it ends with `[DONE]` and nothing behind it."""
+    url = f"{server.url}/v1/completions"
+    response = httpx.post(url, json={**body, "stream": True}, headers=server.headers, timeout=60)
     assert response.status_code == 200, response.text
     assert response.headers["content-type"] == "text/event-stream; charset=utf-8"
     lines = response.text.split("\n\n")
     assert lines[-2:] == ["data: [DONE]", ""]
-    return [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    found = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    for event in found:
+        read_completion_event(event)
+    return found
 
 
 def test_answer_has_the_shape_of_the_api(server: RunningServer) -> None:
@@ -52,8 +59,9 @@ def test_max_tokens_is_16_where_nothing_is_said(server: RunningServer) -> None:
     assert post(server, prompt=PROMPT, ignore_eos=True)["usage"]["completion_tokens"] == 16
 
 
-def test_alias_is_answered_with_the_name_that_was_asked_for(client: OpenAI) -> None:
-    assert client.completions.create(model="alias", prompt=PROMPT, max_tokens=1).model == "alias"
+def test_every_name_is_answered_and_the_first_stands_in_the_answers(client: OpenAI) -> None:
+    for name in ("demo", "alias"):
+        assert client.completions.create(model=name, prompt=PROMPT, max_tokens=1).model == "demo"
 
 
 def test_stream_joins_to_the_unary_text_under_one_id(client: OpenAI) -> None:
@@ -266,15 +274,90 @@ def test_request_id_of_header_or_body_becomes_part_of_the_answer_id(server: Runn
     assert response.headers["x-request-id"] == "ofheader"
     assert response.json()["id"] == "cmpl-ofheader"
     assert post(server, request_id="of-body", **body)["id"] == "cmpl-of-body"
+    assert post(server, request_id='of "body"\n', **body)["id"] == "cmpl-ofbody"
+    assert post(server, request_id="x" * 500, **body)["id"] == "cmpl-" + "x" * 128
 
 
-def test_body_is_read_as_json_whatever_its_content_type(server: RunningServer) -> None:
-    headers = {**server.headers, "content-type": "application/x-www-form-urlencoded"}
-    body = json.dumps({"prompt": PROMPT, "max_tokens": 1})
-    assert httpx.post(f"{server.url}/v1/completions", content=body, headers=headers).status_code == 200
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "text/plain; charset=latin-1", "image/png", ""])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": PROMPT, "max_tokens": 1}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "é"}], "max_tokens": 1}),
+        ("/tokenize", {"prompt": PROMPT}),
+    ],
+)
+def test_body_is_read_as_json_whatever_its_content_type(
+    server: RunningServer, path: str, body: dict[str, Any], kind: str
+) -> None:
+    headers = {**server.headers, "content-type": kind}
+    assert httpx.post(server.url + path, content=json.dumps(body), headers=headers).status_code == 200
 
 
 def test_null_is_the_same_as_absent_and_unknown_fields_are_let_pass(server: RunningServer) -> None:
     nulls = dict.fromkeys(("n", "temperature", "top_p", "stop", "logprobs", "stream", "seed", "suffix", "tools"))
     answer = post(server, prompt=PROMPT, max_tokens=1, use_beam_search=False, something_new={"a": 1}, **nulls)
     assert len(answer["choices"]) == 1
+
+
+def test_whole_answer_has_exactly_the_keys_of_the_api(server: RunningServer) -> None:
+    answer = post(server, prompt=PROMPT, max_tokens=None, ignore_eos=True)
+    assert list(answer) == [
+        *("id", "object", "created", "model", "choices", "usage"),
+        *("system_fingerprint", "service_tier"),
+    ]
+    assert (answer["system_fingerprint"], answer["service_tier"]) == (None, None)
+    assert list(answer["choices"][0]) == ["index", "text", "logprobs", "finish_reason", "stop_reason"]
+    assert set(answer["usage"]) == {"prompt_tokens", "completion_tokens", "total_tokens"}
+    assert answer["usage"]["completion_tokens"] == 16
+
+
+def test_as_many_logprobs_as_the_limit_says_are_told(server: RunningServer) -> None:
+    (choice,) = post(server, prompt=PROMPT, max_tokens=1, logprobs=20, prompt_logprobs=20, temperature=0)["choices"]
+    assert len(choice["logprobs"]["top_logprobs"][0]) == 20
+    assert all(len(entries) in (20, 21) for entries in choice["prompt_logprobs"][1:])
+    for field, number in itertools.product(("logprobs", "prompt_logprobs"), (21, -1)):
+        body = {"prompt": PROMPT, "max_tokens": 1, field: number}
+        error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers))
+        assert (error.code, error.type, error.param) == (400, "BadRequestError", field)
+        assert f"{field} must be at most 20 (max_logprobs), got {number}" in error.message
+
+
+@pytest.mark.parametrize("options", [None, {}, {"include_usage": None}, {"include_usage": False}])
+def test_usage_is_streamed_only_where_it_is_asked_for(server: RunningServer, options: dict[str, Any] | None) -> None:
+    stream = events(server, prompt=PROMPT, max_tokens=2, ignore_eos=True, stream_options=options)
+    assert not any("usage" in event for event in stream)
+    assert all(event["choices"] for event in stream)
+
+
+def test_streamed_token_ids_join_and_the_first_event_has_those_of_the_prompt(server: RunningServer) -> None:
+    arguments = {"prompt": PROMPT, "max_tokens": 6, "n": 2, "seed": 4, "ignore_eos": True, "return_token_ids": True}
+    whole = post(server, **arguments)["choices"]
+    stream = [event["choices"][0] for event in events(server, **arguments)]
+    for choice in whole:
+        first, *others = [piece for piece in stream if piece["index"] == choice["index"]]
+        assert first["prompt_token_ids"] == choice["prompt_token_ids"]
+        assert not any("prompt_token_ids" in piece for piece in others)
+        assert [token_id for piece in [first, *others] for token_id in piece["token_ids"]] == choice["token_ids"]
+
+
+def test_streamed_answers_to_several_prompts_each_begin_with_their_own(server: RunningServer) -> None:
+    arguments = {"prompt": [PROMPT, "Once"], "n": 2, "echo": True, "max_tokens": 5, "seed": 2, "logprobs": 1}
+    whole = post(server, **arguments)["choices"]
+    stream = [event["choices"][0] for event in events(server, **arguments)]
+    for choice in whole:
+        pieces = [piece for piece in stream if piece["index"] == choice["index"]]
+        assert pieces[0]["text"].startswith(arguments["prompt"][choice["index"] // 2])
+        assert "".join(piece["text"] for piece in pieces) == choice["text"]
+        assert [piece["finish_reason"] for piece in pieces if piece["finish_reason"]] == [choice["finish_reason"]]
+        for name, values in choice["logprobs"].items():
+            assert [value for piece in pieces for value in (piece["logprobs"] or {name: []})[name]] == values
+
+
+def test_salts_have_at_most_128_characters(server: RunningServer) -> None:
+    longest = {"prompt": PROMPT, "max_tokens": 1, "cache_salt": "é" * 128}
+    assert post(server, **longest)["choices"]
+    body = {**longest, "cache_salt": "é" * 129}
+    error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers))
+    assert (error.code, error.type, error.param) == (400, "BadRequestError", "cache_salt")
+    assert "128" in error.message

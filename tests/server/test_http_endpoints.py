@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import version
+from typing import Any
 
 import httpx
 import pytest
 
+from tests.faults.processes import wait_until
 from tests.running_server import RunningServer
+from tests.sdk_types import read_error, read_model, read_models
 
 TEXT = "The capital of France is Paris."
 
@@ -28,6 +31,7 @@ def test_models_lists_every_name_and_answers_for_each(server: RunningServer) -> 
 
 def test_model_card_tells_the_context(http: httpx.Client) -> None:
     card = http.get("/v1/models/demo").json()
+    assert read_model(card) == read_models(http.get("/v1/models").json())[0]
     assert card["object"] == "model"
     assert card["max_model_len"] > 0
     assert card["permission"][0]["object"] == "model_permission"
@@ -58,6 +62,28 @@ def test_count_of_tokenize_is_that_of_usage(http: httpx.Client) -> None:
     assert count == usage["prompt_tokens"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"add_generation_prompt": False},
+        {"add_generation_prompt": False, "continue_final_message": True},
+        {"add_special_tokens": True},
+        {"chat_template": "<|im_start|>{{ messages[0].content }}{{ end }}", "chat_template_kwargs": {"end": "!"}},
+    ],
+)
+def test_tokens_of_a_conversation_are_those_that_chat_reads(http: httpx.Client, options: dict[str, Any]) -> None:
+    body = {"messages": [{"role": "user", "content": TEXT}], **options}
+    shown = {"return_token_ids": True, "return_prompt_text": True}
+    chat = http.post("/v1/chat/completions", json={**body, **shown, "max_tokens": 1}).json()
+    answer = http.post("/tokenize", json={**body, "return_token_strs": True}).json()
+    assert answer["tokens"] == chat["prompt_token_ids"]
+    assert answer["count"] == len(answer["tokens"]) == len(answer["token_strs"]) == chat["usage"]["prompt_tokens"]
+    text = http.post("/detokenize", json={"tokens": answer["tokens"]}).json()["prompt"]
+    assert text == chat["prompt_text"]
+    assert text.startswith("<|im_start|>")  # a special token
+
+
 @pytest.mark.parametrize("path", ["/health", "/ping", "/version"])
 def test_probes_need_no_key(server: RunningServer, path: str) -> None:
     assert httpx.get(server.url + path).status_code == 200
@@ -67,8 +93,24 @@ def test_version_is_that_of_the_package(http: httpx.Client) -> None:
     assert http.get("/version").json() == {"version": version("zqserve")}
 
 
-def test_load_is_a_number(http: httpx.Client) -> None:
-    assert http.get("/load").json()["server_load"] >= 0
+def test_load_counts_the_requests_that_run(http: httpx.Client) -> None:
+    def load() -> int:
+        answer = http.get("/load").json()
+        assert set(answer) == {"server_load"}
+        return answer["server_load"]
+
+    body = {"prompt": TEXT, "ignore_eos": True, "max_tokens": 2000, "stream": True}
+    with http.stream("POST", "/v1/completions", json=body) as response:
+        lines = response.iter_lines()
+        next(lines)
+        wait_until(lambda: load() == 1)
+    wait_until(lambda: load() == 0)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_ping_is_as_health(http: httpx.Client, method: str) -> None:
+    health, ping = http.get("/health"), http.request(method, "/ping")
+    assert (ping.status_code, ping.content) == (health.status_code, health.content) == (200, b"")
 
 
 @pytest.mark.parametrize(
@@ -88,9 +130,9 @@ def test_everything_else_needs_a_key(server: RunningServer, method: str, path: s
     headers = {} if authorization is None else {"authorization": authorization}
     response = httpx.request(method, server.url + path, headers=headers)
     assert response.status_code == 401
-    error = response.json()["error"]
-    assert error["type"] == "AuthenticationError"
-    assert "API key" in error["message"]
+    error = read_error(response)
+    assert (error.type, error.param) == ("AuthenticationError", None)
+    assert "API key" in error.message
     assert response.headers["www-authenticate"] == "Bearer"
     assert response.headers["x-request-id"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from http.client import HTTPConnection
 from typing import Any
 
 import httpx
@@ -13,6 +14,13 @@ import pytest
 from tests.running_server import RunningServer
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
+TYPES = {
+    400: "BadRequestError",
+    401: "AuthenticationError",
+    404: "NotFoundError",
+    405: "MethodNotAllowedError",
+    413: "RequestEntityTooLargeError",
+}
 USER = [{"role": "user", "content": "Hello"}]
 BASE: dict[str, dict[str, Any]] = {
     COMPLETIONS: {"prompt": "Hello", "max_tokens": 1},
@@ -41,6 +49,7 @@ def check(response: httpx.Response, status: int, param: str | None, said: str) -
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["code"] == status
+    assert error["type"] == ("NotImplementedError" if said == "not supported" else TYPES[status])
     assert error["param"] == param, error
     assert said in error["message"], error
     assert len(error["message"]) < 1100
@@ -267,6 +276,36 @@ def test_too_long_prompt_is_refused_with_both_numbers(http: httpx.Client) -> Non
     response = http.post(COMPLETIONS, json={"prompt": [5] * (limit + 10), "max_tokens": 1})
     check(response, 400, "input_tokens", str(limit))
     assert str(limit + 10) in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
+def test_more_tokens_than_the_context_are_refused_with_both_numbers(http: httpx.Client, path: str) -> None:
+    limit = http.get("/v1/models/demo").json()["max_model_len"]
+    response = http.post(path, json={**BASE[path], "max_tokens": limit + 1})
+    check(response, 400, "max_tokens", str(limit))
+    assert str(limit + 1) in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("template", ["{{", "{{ raise_exception('no') }}", "{{ messages.nothing.at_all }}"])
+def test_failing_template_leaves_the_connection_open(server: RunningServer, template: str) -> None:
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+    connection.connect()
+    first_socket = connection.sock
+    for fields, status in (({"chat_template": template}, 400), ({}, 200)):
+        connection.request("POST", CHAT, json.dumps({**BASE[CHAT], **fields}), server.headers)
+        response = connection.getresponse()
+        assert response.status == status
+        body = json.loads(response.read())
+        if status == 400:
+            assert (body["error"]["type"], body["error"]["param"]) == ("BadRequestError", "chat_template")
+        assert connection.sock is first_socket  # another one would be a new connection
+    connection.close()
+
+
+def test_options_needs_no_key(server: RunningServer) -> None:
+    response = httpx.options(f"{server.url}{COMPLETIONS}")
+    check(response, 405, None, "OPTIONS")
+    assert response.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,15 @@ def test_a_stream_repeats_all_texts_as_they_grow(server: RunningServer, separato
     assert all(text.startswith(PROMPT) for state in states for text in state)
 
 
+def test_a_guided_stream_grows_to_the_unary_text(server: RunningServer) -> None:
+    body: dict[str, Any] = {"prompt": PROMPT, "regex": "[a-z ]{60}", "temperature": 0, "max_tokens": 80}
+    response = ask(server, stream=True, **body)
+    states = [json.loads(line)["text"][0] for line in response.text.splitlines()]
+    assert [states[-1]] == post(server, **body)["text"]
+    assert all(new.startswith(old) for old, new in pairwise(states))
+    assert re.fullmatch("[a-z ]{60}", states[-1])
+
+
 def test_a_streamed_search_is_one_object(server: RunningServer) -> None:
     body: dict[str, Any] = {"prompt": PROMPT, "n": 3, "use_beam_search": True, "max_tokens": 8}
     response = ask(server, stream=True, **body)
@@ -190,7 +199,7 @@ def test_what_makes_no_sense_is_refused(server: RunningServer, body: dict[str, A
     response = ask(server, **body)
     assert response.status_code == 400, response.text
     error = response.json()["error"]
-    assert error["param"] == param
+    assert (error["type"], error["code"], error["param"]) == ("BadRequestError", 400, param)
     assert message in error["message"]
 
 

@@ -12,6 +12,7 @@ from openai import BadRequestError, OpenAI, pydantic_function_tool
 from pydantic import BaseModel, Field
 
 from tests.running_server import RunningServer
+from tests.sdk_types import read_chat_completion, read_chat_event
 
 MESSAGES: Any = [{"role": "user", "content": "What is the weather in Oslo?"}]
 WEATHER_SCHEMA = {
@@ -53,7 +54,8 @@ def streamed(client: OpenAI, **fields: Any) -> tuple[str, list[dict[str, str]], 
     """Content, calls and finish reason that a stream's deltas make together."""
     content, calls, reason = "", [], None
     for chunk in ask(client, stream=True, **fields):
-        (choice,) = chunk.choices
+        choices: Any = read_chat_event(chunk.to_dict()).choices
+        (choice,) = choices
         assert reason is None
         content += choice.delta.content or ""
         reason = choice.finish_reason
@@ -71,8 +73,8 @@ def streamed(client: OpenAI, **fields: Any) -> tuple[str, list[dict[str, str]], 
 
 def whole(client: OpenAI, **fields: Any) -> tuple[str, list[dict[str, str]], str | None]:
     """The same of a whole answer."""
-    (choice,) = ask(client, **fields).choices
-    calls = [call.function.model_dump() for call in choice.message.tool_calls or []]
+    (choice,) = read_chat_completion(ask(client, **fields).to_dict()).choices
+    calls: Any = [call.to_dict()["function"] for call in choice.message.tool_calls or []]
     return choice.message.content or "", calls, choice.finish_reason
 
 
@@ -292,7 +294,7 @@ def test_wrong_fields_are_refused_with_their_place(
     with pytest.raises(BadRequestError) as refused:
         ask(client, extra_body=fields)
     body: Any = refused.value.body
-    assert body["param"] == param
+    assert (body["type"], body["code"], body["param"]) == ("BadRequestError", 400, param)
     assert words in body["message"]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import anthropic
 import httpx
 import pytest
-from anthropic.types import Message, MessageParam, RawMessageStreamEvent
-from pydantic import TypeAdapter
+from anthropic.types import Message, MessageParam
 
 from tests.running_server import RunningServer
+from tests.server.typed_answers import MESSAGES
 
-PATH = "/v1/messages"
+PATH = MESSAGES.path
 QUESTION: list[MessageParam] = [{"role": "user", "content": "What is the capital of France?"}]
 ASKED = {"messages": QUESTION, "temperature": 0, "max_tokens": 30}
 GREEDY = {"temperature": 0}
@@ -32,27 +32,11 @@ def client(server: RunningServer) -> anthropic.Anthropic:
 
 
 def post(http: httpx.Client, **body: Any) -> dict[str, Any]:
-    """The answer, which must be what the package takes it for."""
-    response = http.post(PATH, json={**ASKED, **body})
-    assert response.status_code == 200, response.text
-    Message.model_validate_json(response.content, strict=True)
-    return response.json()
+    return MESSAGES.post(http, {**ASKED, **body})
 
 
 def events(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
-    """The events of a stream, each of which must be what the package takes it for."""
-    response = http.post(PATH, json={**ASKED, "stream": True, **body})
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *blocks, rest = response.text.split("\n\n")
-    assert rest == ""
-    found = []
-    for block in blocks:
-        name, data = block.split("\n")
-        found.append(json.loads(data.removeprefix("data: ")))
-        assert name == f"event: {found[-1]['type']}"
-        TypeAdapter(RawMessageStreamEvent).validate_json(data.removeprefix("data: "), strict=True)
-    return found
+    return MESSAGES.events(http, {**ASKED, **body})
 
 
 def refused(response: httpx.Response, status: int, kind: str, said: str) -> None:
@@ -214,7 +198,7 @@ def test_our_own_fields_are_taken(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({"max_tokens": None}, "max_tokens is required"),
+        ({"max_tokens": None}, "max_tokens: expected `int`"),
         ({"max_tokens": 0}, "max_tokens must be at least 1"),
         ({"max_tokens": 10**9}, "max_tokens is 1000000000"),
         ({"messages": None}, "messages: expected `array`"),
@@ -266,11 +250,15 @@ def test_our_own_fields_are_taken(http: httpx.Client) -> None:
     ],
 )
 def test_wrong_value_is_told_in_the_form_of_the_api(http: httpx.Client, body: dict[str, Any], said: str) -> None:
-    refused(http.post(PATH, json={**ASKED, **body}), 400, "invalid_request_error", said)
+    answer = http.post(PATH, json={**ASKED, **body})
+    refused(answer, 400, "invalid_request_error", said)
+    if body != {"max_tokens": None}:
+        assert http.post(f"{PATH}/count_tokens", json={**ASKED, **body}).json() == answer.json()
 
 
 def test_other_errors_have_the_form_of_the_api(http: httpx.Client, server: RunningServer) -> None:
     refused(http.post(PATH, content=b"{"), 400, "invalid_request_error", "not JSON")
+    refused(http.post(PATH, json={"messages": QUESTION}), 400, "invalid_request_error", "max_tokens is required")
     refused(http.post(PATH, json={**ASKED, "model": "gpt-5"}), 404, "not_found_error", "gpt-5")
     refused(http.post(f"{PATH}/batches", json={}), 404, "not_found_error", "/v1/messages/batches")
     refused(http.get(PATH), 405, "invalid_request_error", "GET")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -11,14 +12,13 @@ import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from jsonschema import Draft202012Validator
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS
 
 from tests.running_server import RunningServer
 
 GENERATES = ("/v1/completions", "/v1/chat/completions", "/invocations", "/tokenize", "/detokenize")
-COUNTING = ("/v1/messages/count_tokens", "/v1/responses/input_tokens")
-"""They take whole requests, but look at the prompt alone."""
 CASES = 4
 """Of each path; `schemathesis run` tries more."""
 CHECKED = (
@@ -26,14 +26,10 @@ CHECKED = (
     "status_code_conformance",
     "content_type_conformance",
     "response_schema_conformance",
+    "response_headers_conformance",
     "unsupported_method",
     "negative_data_rejection",
 )
-
-
-@pytest.fixture(scope="module")
-def http(server: RunningServer) -> httpx.Client:
-    return httpx.Client(base_url=server.url, headers=server.headers, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +95,75 @@ def test_examples_are_answered(document: dict[str, Any], http: httpx.Client) -> 
         assert response.status_code == 200, response.text
 
 
+@pytest.mark.parametrize(
+    ("path", "fields", "content_type"),
+    [
+        ("/v1/completions", {}, "text/event-stream"),
+        ("/v1/messages", {}, "text/event-stream"),
+        ("/generate", {}, "application/x-ndjson"),
+        ("/generate", {"stream_separator": "\0"}, "text/plain"),
+        ("/invocations", {}, "text/event-stream"),
+    ],
+)
+def test_streams_are_described(
+    document: dict[str, Any], http: httpx.Client, path: str, fields: dict[str, str], content_type: str
+) -> None:
+    operation = document["paths"][path]["post"]
+    example = operation["requestBody"]["content"]["application/json"]["example"]
+    response = http.post(path, json={**example, "stream": True, **fields})
+    assert response.headers["content-type"].partition(";")[0] == content_type
+    described = operation["responses"]["200"]["content"][content_type]["schema"]
+    if content_type == "text/event-stream":
+        objects = [line[6:] for line in response.text.splitlines() if line.startswith("data: {")]
+        data = described["properties"]["data"]
+        schema = data.get("anyOf", [data])[0]["contentSchema"]
+        assert ({"const": "[DONE]"} in data.get("anyOf", ())) == response.text.endswith("data: [DONE]\n\n")
+    else:
+        separator = fields.get("stream_separator", "\n")
+        assert f"U+{ord(separator):04X}" in described["description"]
+        *objects, end = response.text.split(separator)
+        assert end == ""
+        schema = described["contentSchema"]
+    judge = Draft202012Validator({**schema, "components": document["components"]})
+    assert objects
+    for text in objects:
+        judge.validate(json.loads(text))
+    assert not judge.is_valid({"text": 5})
+
+
+def test_errors_have_what_the_document_says(
+    document: dict[str, Any], server: RunningServer, http: httpx.Client
+) -> None:
+    """The statuses of any path, with their bodies and headers."""
+    said = document["paths"]["/v1/completions"]["post"]["responses"]
+    assert {"400", "401", "404", "408", "413", "429", "500", "503", "504"} < set(said)
+    assert {"Retry-After", "X-Request-Id"} == set(said["503"]["headers"]) == set(said["429"]["headers"])
+    judge = Draft202012Validator({"$ref": "#/components/schemas/ErrorResponse", "components": document["components"]})
+    answers = (
+        http.post("/v1/completions", content=b"{"),
+        httpx.post(f"{server.url}/v1/completions"),
+        http.post("/v1/completions", json={"prompt": "a", "model": "other"}),
+        http.post("/v1/completions", content=b" " * 50_000_000),
+    )
+    assert [answer.status_code for answer in answers] == [400, 401, 404, 413]
+    for answer in answers:
+        judge.validate(answer.json())
+        assert set(said[str(answer.status_code)]["headers"]) <= {name.title() for name in answer.headers} | {
+            "WWW-Authenticate"
+        }
+    assert answers[1].headers["www-authenticate"] == "Bearer"
+
+
+def test_what_the_model_does_not_answer_is_not_described_as_served(document: dict[str, Any]) -> None:
+    for path in ("/v1/embeddings", "/score", "/rerank", "/classify", "/pooling"):
+        operation = document["paths"][path]["post"]
+        assert operation["tags"] == ["Not served"]
+        assert "200" not in operation["responses"]
+    body = document["paths"]["/invocations"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    names = {choice["$ref"].rpartition("/")[2] for choice in body["anyOf"]}
+    assert names == {"ChatCompletionRequest", "CompletionRequest"}
+
+
 def test_key_is_asked_for_where_the_document_says_so(document: dict[str, Any], server: RunningServer) -> None:
     assert document["components"]["securitySchemes"]["apiKey"] == {"type": "http", "scheme": "bearer"}
     for path, method, operation in operations(document):
@@ -117,8 +182,7 @@ def test_no_request_is_answered_otherwise_than_documented(document: dict[str, An
         @given(case=_cases(found.ok()))
         def ask(case: Any) -> None:
             response = case.call(headers=server.headers, timeout=60)
-            checks = CHECKED[:-1] if case.operation.path in COUNTING else CHECKED
-            case.validate_response(response, checks=CHECKS.get_by_names(checks))
+            case.validate_response(response, checks=CHECKS.get_by_names(CHECKED))
 
         ask()
 

@@ -102,7 +102,10 @@ def post(server: RunningServer, path: str, **body: Any) -> Any:
 def error_of(server: RunningServer, path: str, **body: Any) -> dict[str, Any]:
     response = httpx.post(server.url + path, json=body, headers=server.headers, timeout=60)
     assert response.status_code == 400, response.text
-    return response.json()["error"]
+    error = response.json()["error"]
+    is_unsupported = "not supported yet" in error["message"]
+    assert (error["type"], error["code"]) == ("NotImplementedError" if is_unsupported else "BadRequestError", 400)
+    return error
 
 
 def mean_vector(directory: Path, text: str, max_length: int = 32) -> np.ndarray:
@@ -179,6 +182,19 @@ def test_dimensions_cut_and_normalise(embedder: RunningServer) -> None:
     raw = post(embedder, "/v1/embeddings", input="dog", normalize=False)["data"][0]["embedding"]
     assert np.linalg.norm(raw) != pytest.approx(1.0, abs=1e-3)
     np.testing.assert_allclose(np.array(raw) / np.linalg.norm(raw), whole, atol=1e-5)
+    assert post(embedder, "/v1/embeddings", input="dog", use_activation=False)["data"][0]["embedding"] == raw
+    anyway = {"embed_dtype": "float32", "use_activation": True, "add_special_tokens": True, "user": "somebody"}
+    assert post(embedder, "/v1/embeddings", input="dog", **anyway)["data"][0]["embedding"] == whole.tolist()
+
+
+def test_tokenize_adds_the_tokens_of_the_model_unless_told_not_to(embedder: RunningServer) -> None:
+    bare = post(embedder, "/tokenize", prompt="dog", add_special_tokens=False)
+    whole = post(embedder, "/tokenize", prompt="dog", return_token_strs=True)
+    assert whole["tokens"] == [1, *bare["tokens"], 2]
+    assert (whole["token_strs"][0], whole["token_strs"][-1]) == ("[CLS]", "[SEP]")
+    assert post(embedder, "/tokenize", prompt="")["tokens"] == [1, 2]
+    assert (bare["count"], bare["max_model_len"], bare["token_strs"]) == (len(bare["tokens"]), 32, None)
+    assert post(embedder, "/detokenize", tokens=whole["tokens"])["prompt"] == "[CLS] dog [SEP]"
 
 
 @pytest.mark.parametrize(
@@ -196,7 +212,9 @@ def test_dimensions_cut_and_normalise(embedder: RunningServer) -> None:
         ({"input": "x", "dimensions": 0}, "dimensions", "between 1 and 32"),
         ({"input": "x", "dimensions": 33}, "dimensions", "between 1 and 32"),
         ({"input": "x", "encoding_format": "bytes"}, "encoding_format", "bytes"),
-        ({"input": "x", "additional_data": 1}, "additional_data", "not supported"),
+        ({"input": "x", "additional_data": 1}, "additional_data", "Data beside the text is not supported yet"),
+        ({"input": "x", "embed_dtype": "float16"}, "embed_dtype", "float16"),
+        ({"input": "x", "endianness": "middle"}, "endianness", "middle"),
         ({"input": "x", "normalize": True, "use_activation": False}, "use_activation", "contradict"),
     ],
 )
@@ -291,6 +309,7 @@ def test_documents_are_ranked(cross_encoder: RunningServer, cross_encoder_dir: P
     best = post(cross_encoder, path, query=QUERY, documents=DOCUMENTS, top_n=2, return_documents=False)
     assert [result["index"] for result in best["results"]] == order[:2]
     assert all("document" not in result for result in best["results"])
+    assert len(post(cross_encoder, path, query=QUERY, documents=DOCUMENTS, top_n=0)["results"]) == len(DOCUMENTS)
 
 
 def test_a_pair_that_is_too_long_loses_tokens_of_its_longer_text(
@@ -344,6 +363,11 @@ def test_classes_have_their_labels(classifier: RunningServer, classifier_dir: Pa
         assert item["probs"] == pytest.approx(expected.tolist(), abs=1e-5)
         assert item["label"] == ["good", "bad", "neither"][int(expected.argmax())]
         assert item["num_classes"] == 3
+    assert [(item["index"], answer["object"]) for item in answer["data"]] == [(0, "list"), (1, "list"), (2, "list")]
+    assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 0
+    said = {"messages": [{"role": "user", "content": texts[0]}], "chat_template": "{{ messages[0].content }}"}
+    as_message = post(classifier, "/classify", **said, add_special_tokens=True)
+    assert as_message["data"][0] == post(classifier, "/classify", input=texts[0])["data"][0]
     pooled = post(classifier, "/pooling", input=texts[0], task="classify")
     assert pooled["data"][0]["data"] == answer["data"][0]["probs"]
 
@@ -377,6 +401,38 @@ def test_a_language_model_embeds_and_generates(decoder: RunningServer, decoder_d
     assert score["score"] == pytest.approx(1.0, abs=1e-5)
 
 
+def test_invocations_of_a_model_that_pools_alone(embedder: RunningServer) -> None:
+    """It goes where the body's fields say, and its description has what the model answers."""
+    for path, body in (
+        ("/v1/embeddings", {"input": QUERY}),
+        ("/rerank", {"query": QUERY, "documents": DOCUMENTS}),
+        ("/score", {"text_1": QUERY, "text_2": DOCUMENTS}),
+        ("/score", {"queries": QUERY, "items": DOCUMENTS}),
+    ):
+        direct, invoked = (post(embedder, asked, **body) for asked in (path, "/invocations"))
+        results = "results" if path == "/rerank" else "data"
+        assert invoked[results] == direct[results]
+    for body, said in (
+        ({}, "none of messages, input, query and documents, text_1 and text_2, queries and documents, "),
+        ({"prompt": "x"}, "Ask POST /v1/embeddings"),
+        ({"text_1": "x"}, "text_1 and text_2"),
+        ({"input": "x", "query": "y", "documents": ["z"]}, "input is for /v1/embeddings, query and documents for /rer"),
+        ({"input": []}, "input must not be empty"),
+        ({"input": "x", "messages": []}, "either input or messages"),
+    ):
+        assert said in error_of(embedder, "/invocations", **body)["message"]
+    paths = httpx.get(f"{embedder.url}/openapi.json", headers=embedder.headers).json()["paths"]
+    described = paths["/invocations"]["post"]
+    content = described["requestBody"]["content"]["application/json"]
+    names = {choice["$ref"].rpartition("/")[2] for choice in content["schema"]["anyOf"]}
+    assert names == {"EmbeddingRequest", "RerankRequest", "ScoreRequest"}
+    assert list(described["responses"]["200"]["content"]) == ["application/json"]
+    assert post(embedder, "/invocations", **content["example"])["data"]
+    not_served = {path for path, of in paths.items() if of.get("post", {}).get("tags") == ["Not served"]}
+    assert {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/generate", "/classify"} <= not_served
+    assert not_served.isdisjoint({"/v1/embeddings", "/score", "/v2/rerank", "/pooling", "/invocations"})
+
+
 def test_a_conversation_is_one_text(decoder: RunningServer) -> None:
     messages = [{"role": "user", "content": "Hi"}]
     text = "<|im_start|>user\nHi<|im_end|>\n"
@@ -386,6 +442,9 @@ def test_a_conversation_is_one_text(decoder: RunningServer) -> None:
     open_ended = post(decoder, "/v1/embeddings", messages=messages, add_generation_prompt=True)
     assert open_ended["usage"]["prompt_tokens"] > answer["usage"]["prompt_tokens"]
     assert error_of(decoder, "/v1/embeddings", messages=[])["param"] == "messages"
+    own = {"chat_template": "{{ messages[0].content }}{{ end }}", "chat_template_kwargs": {"end": "!"}}
+    templated = post(decoder, "/v1/embeddings", messages=messages, **own)
+    assert templated["data"] == post(decoder, "/v1/embeddings", input="Hi!", add_special_tokens=False)["data"]
 
 
 def test_a_client_that_leaves_takes_its_texts_along(decoder: RunningServer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
@@ -76,13 +77,14 @@ def test_sigterm_completes_the_running_stream_and_leaves_nothing(
 
 def test_sigint_ends_a_server_on_a_unix_socket(start: Callable[..., RunningServer], tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    server = start("--uds", str(path), wait=False)
+    server = start("--uds", str(path), "--uvicorn-log-level", "warning", wait=False)
     with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
         server.wait_until_healthy(client)
     processes = children(server)
     assert server.stop(signal.SIGINT) == 0
     assert_all_end(processes)
     assert not path.exists()
+    assert "INFO" not in server.log.read_text()
 
 
 def test_loading_server_says_so_and_ends_at_once_on_a_signal(start: Callable[..., RunningServer]) -> None:
@@ -98,6 +100,8 @@ def test_loading_server_says_so_and_ends_at_once_on_a_signal(start: Callable[...
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert "loading" in response.json()["error"]["message"]
+    ping = httpx.post(f"{server.url}/ping")
+    assert (ping.status_code, ping.content) == (503, response.content)
     refused = httpx.post(f"{server.url}/v1/completions", json={"prompt": "a"}, headers=server.headers)
     assert refused.status_code == 503
     processes = children(server)
@@ -141,7 +145,9 @@ def test_engine_that_may_not_be_restarted_ends_the_server_with_the_reason_last(
         next(lines)
         engine_of(server).kill()
         events = [line for line in lines if line]
-    assert "The engine cannot be restarted" in events[-2]
+    error = json.loads(events[-2].removeprefix("data: "))["error"]
+    assert (error["type"], error["param"], error["code"]) == ("InternalServerError", None, 500)
+    assert "The engine cannot be restarted" in error["message"]
     assert events[-1] == "data: [DONE]"
     assert server.process.wait(60) == 1
     last = server.log.read_text().splitlines()[-1]
@@ -166,6 +172,7 @@ def test_address_in_use_is_an_error(start: Callable[..., RunningServer]) -> None
         (("--chat-template", "/no/such/template.jinja"), "template"),
         (("--override-generation-config", '{"temperature": 9}'), "temperature"),
         (("--override-generation-config", '{"heat": 1}'), "heat"),
+        (("--enable-auto-tool-choice",), "name it with --tool-call-parser"),
     ],
 )
 def test_mistake_that_shows_at_start_ends_the_server_with_a_message(

@@ -10,12 +10,13 @@ import httpx
 import openai
 import pytest
 from openai import OpenAI
-from openai.types.responses import Response, ResponseInputItem, ResponseStreamEvent
+from openai.types.responses import ResponseInputItem
 from pydantic import BaseModel, Field, TypeAdapter
 
 from tests.running_server import RunningServer
+from tests.server.typed_answers import RESPONSES
 
-PATH = "/v1/responses"
+PATH = RESPONSES.path
 QUESTION = "What is the capital of France?"
 ASKED = {"input": QUESTION, "temperature": 0, "max_output_tokens": 30}
 LOGPROBS = "message.output_text.logprobs"
@@ -27,37 +28,17 @@ class City(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def http(server: RunningServer) -> httpx.Client:
-    return httpx.Client(base_url=server.url, headers=server.headers, timeout=60)
-
-
-@pytest.fixture(scope="module")
 def client(server: RunningServer) -> OpenAI:
     return server.openai()
 
 
 def post(http: httpx.Client, **body: Any) -> dict[str, Any]:
-    """The answer, which must be what the SDK takes it for."""
-    response = http.post(PATH, json={**ASKED, **body})
-    assert response.status_code == 200, response.text
-    Response.model_validate_json(response.content, strict=True)
-    return response.json()
+    return RESPONSES.post(http, {**ASKED, **body})
 
 
 def events(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
-    """The events of a stream, each of which must be what the SDK takes it for."""
-    response = http.post(PATH, json={**ASKED, "stream": True, **body})
-    assert response.status_code == 200, response.text
-    assert response.headers["content-type"].startswith("text/event-stream")
-    *blocks, rest = response.text.split("\n\n")
-    assert rest == ""
-    found = []
-    for block in blocks:
-        name, data = block.split("\n")
-        event = json.loads(data.removeprefix("data: "))
-        assert name == f"event: {event['type']}"
-        TypeAdapter(ResponseStreamEvent).validate_json(data.removeprefix("data: "), strict=True)
-        found.append(event)
+    """The events of a stream, which are numbered through."""
+    found = RESPONSES.events(http, {**ASKED, **body})
     assert [event["sequence_number"] for event in found] == list(range(len(found)))
     return found
 
@@ -67,6 +48,9 @@ def refused(http: httpx.Client, status: int, param: str | None, said: str, **bod
     assert response.status_code == status, response.text
     error = response.json()["error"]
     assert (error["code"], error["param"]) == (status, param), error
+    is_unsupported = " supported" in error["message"]
+    kind = {400: "BadRequestError", 404: "NotFoundError"}[status]
+    assert error["type"] == ("NotImplementedError" if is_unsupported else kind), error
     assert said in error["message"], error
 
 
@@ -327,14 +311,24 @@ def test_truncation_drops_the_oldest_turns(http: httpx.Client) -> None:
 )
 def test_wrong_value_is_named_by_its_name_here(http: httpx.Client, body: dict[str, Any], param: str, said: str) -> None:
     refused(http, 400, param, said, **body)
+    counted, answered = (http.post(path, json={**ASKED, **body}) for path in (f"{PATH}/input_tokens", PATH))
+    assert (counted.status_code, counted.json()) == (400, answered.json())
 
 
 def test_unknown_model_is_404(http: httpx.Client) -> None:
     refused(http, 404, "model", "gpt-5", model="gpt-5")
 
 
+def test_path_that_looks_like_a_stored_response_tells_what_it_takes(http: httpx.Client) -> None:
+    answer = http.put(f"{PATH}/input_tokens")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert http.put(f"{PATH}/resp_1").headers["allow"] == "DELETE, GET, HEAD"
+
+
 def test_nothing_is_stored(client: OpenAI) -> None:
-    id = client.responses.create(model="demo", input=QUESTION, max_output_tokens=1, store=True).id
+    answer = client.responses.create(model="demo", input=QUESTION, max_output_tokens=1, store=True)
+    id = answer.id
+    assert answer.store is False  # pyright: ignore[reportAttributeAccessIssue]
     for call in (
         client.responses.retrieve,
         client.responses.delete,

@@ -12,11 +12,9 @@ from typing import Any
 import anthropic
 import httpx
 import pytest
-from anthropic.types import Message, RawMessageStreamEvent
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
 
 from tests.running_server import RunningServer, start_server
+from tests.server.typed_answers import MESSAGES, RESPONSES
 
 TEMPLATE = (
     "{% if tools %}{{ tools | tojson }}{% endif %}"
@@ -35,6 +33,12 @@ CHAT_TOOL = {"type": "function", "function": {**FUNCTION, "parameters": SCHEMA}}
 RESPONSES_TOOL = {"type": "function", **FUNCTION, "parameters": SCHEMA}
 MESSAGES_TOOL = {**FUNCTION, "input_schema": SCHEMA}
 QUESTION = "Is it warm?"
+ASKED_OF_RESPONSES = {"input": QUESTION, "tools": [RESPONSES_TOOL], "max_output_tokens": 150}
+ASKED_OF_MESSAGES = {
+    "messages": [{"role": "user", "content": QUESTION}],
+    "tools": [MESSAGES_TOOL],
+    "max_tokens": 150,
+}
 CALL = r'<tool_call>\n\{"name": "weather", "arguments": \{"city": "(Paris|Rome)", "day": "today"\}\}\n</tool_call>'
 TWO_CALLS = {"guided_regex": rf"Let me see\.\n{CALL}\n{CALL}", "temperature": 0}
 
@@ -48,58 +52,24 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
 
 
 @pytest.fixture(scope="module")
-def http(server: RunningServer) -> httpx.Client:
-    return httpx.Client(base_url=server.url, headers=server.headers, timeout=60)
-
-
-@pytest.fixture(scope="module")
 def claude(server: RunningServer) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=server.url, api_key=server.api_key, max_retries=0, timeout=60)
 
 
 def respond(http: httpx.Client, **body: Any) -> dict[str, Any]:
-    body = {"input": QUESTION, "tools": [RESPONSES_TOOL], "max_output_tokens": 150, **body}
-    response = http.post("/v1/responses", json=body)
-    assert response.status_code == 200, response.text
-    Response.model_validate_json(response.content, strict=True)
-    return response.json()
+    return RESPONSES.post(http, {**ASKED_OF_RESPONSES, **body})
 
 
 def response_events(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
-    body = {"input": QUESTION, "tools": [RESPONSES_TOOL], "max_output_tokens": 150, "stream": True, **body}
-    lines = http.post("/v1/responses", json=body).text.splitlines()
-    found = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-    for data in found:
-        TypeAdapter(ResponseStreamEvent).validate_json(data, strict=True)
-    return [json.loads(data) for data in found]
+    return RESPONSES.events(http, {**ASKED_OF_RESPONSES, **body})
 
 
 def message(http: httpx.Client, **body: Any) -> dict[str, Any]:
-    body = {
-        "messages": [{"role": "user", "content": QUESTION}],
-        "tools": [MESSAGES_TOOL],
-        "max_tokens": 150,
-        **body,
-    }
-    response = http.post("/v1/messages", json=body)
-    assert response.status_code == 200, response.text
-    Message.model_validate_json(response.content, strict=True)
-    return response.json()
+    return MESSAGES.post(http, {**ASKED_OF_MESSAGES, **body})
 
 
 def message_events(http: httpx.Client, **body: Any) -> list[dict[str, Any]]:
-    body = {
-        "messages": [{"role": "user", "content": QUESTION}],
-        "tools": [MESSAGES_TOOL],
-        "max_tokens": 150,
-        "stream": True,
-        **body,
-    }
-    lines = http.post("/v1/messages", json=body).text.splitlines()
-    found = [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
-    for data in found:
-        TypeAdapter(RawMessageStreamEvent).validate_json(data, strict=True)
-    return [json.loads(data) for data in found]
+    return MESSAGES.events(http, {**ASKED_OF_MESSAGES, **body})
 
 
 def is_held(arguments: dict[str, Any]) -> bool:
