@@ -32,7 +32,7 @@ class GatedActivation:
         size = out.shape[-1]
         return Launch(
             gate_kernel,
-            (out.numel() // size, triton.cdiv(size, BLOCK)),
+            (out.numel() // size, -(-size // BLOCK)),
             {"out": out, "gate_and_up": gate_and_up, "size": size},
             {"ACTIVATION": self._activation, "BLOCK": BLOCK},
             num_warps=4,

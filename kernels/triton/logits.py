@@ -35,7 +35,7 @@ def adjust_launch(
     num_rows, vocab_size = logits.shape
     return Launch(
         adjust_logits_kernel,
-        (num_rows, triton.cdiv(vocab_size, BLOCK)),
+        (num_rows, -(-vocab_size // BLOCK)),
         {
             "logits": logits,
             "row_of": row_of,

@@ -19,7 +19,7 @@ def mask_launch(logits: torch.Tensor, states: torch.Tensor, automata: AutomatonT
     rows, vocab_size = logits.shape
     return Launch(
         mask_logits_kernel,
-        (rows, triton.cdiv(vocab_size, BLOCK)),
+        (rows, -(-vocab_size // BLOCK)),
         {
             "logits": logits,
             "logits_stride": logits.stride(0),
