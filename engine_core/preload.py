@@ -26,8 +26,7 @@ def preload() -> None:
     gc.disable()
     tune_openmp()
     _import_lean_transformers()
-    from .pooling import pooling_loader  # noqa: F401
-
+    importlib.import_module(".pooling.pooling_loader", __package__)
     _prepare_loading()
     load_loops()
     # What is here now stays; unmoved by the collector, it is also shared by all processes forked from this one.
@@ -51,8 +50,9 @@ def _import_lean_transformers() -> None:
 def _prepare_loading() -> None:
     """What comes with the first model that is built and read, whichever it is."""
     import torch
-    from transformers import GenerationMixin, conversion_mapping  # noqa: F401
+    from transformers import conversion_mapping
 
+    importlib.import_module("transformers.generation.utils")
     # A table of how the names of weights have changed.
     conversion_mapping.get_checkpoint_conversion_mapping("")
     # Models are built on this device before their weights are read; it brings a library for symbols (sympy).

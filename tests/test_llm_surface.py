@@ -255,7 +255,7 @@ def test_every_name_of_sampling_params_is_taken_and_has_the_default_that_users_k
         assert getattr(SamplingParams(), name) == defaults[name], name
     assert SamplingParams(top_k=-1) == SamplingParams(top_k=0)
     with pytest.raises(TypeError):
-        SamplingParams(0.5)  # type: ignore[call-arg]
+        SamplingParams(0.5)
 
 
 def test_parameters_are_where_users_look_for_them() -> None:

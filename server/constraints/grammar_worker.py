@@ -9,6 +9,7 @@ its parent, and after work that left it large.
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import pickle
 import sys
@@ -89,7 +90,8 @@ def main() -> None:
     configure_logging("info")
     parent_pid, memory = map(int, sys.argv[1:])
     requests, answers = open_frames(parent_pid)
-    from ...guided import grammar  # noqa: F401  # before the memory is limited
+    # All that a compilation needs is here before the memory is limited.
+    importlib.import_module("...guided.grammar", __package__)
     from ...guided.json_schema.common_languages import load_common_languages
 
     load_common_languages()

@@ -140,7 +140,7 @@ def test_the_continued_message_stays_open(server: RunningServer) -> None:
     with pytest.raises(openai.BadRequestError) as both:
         server.openai().chat.completions.create(
             model="demo",
-            messages=[USER, opened],  # type: ignore[list-item]
+            messages=[USER, opened],
             extra_body={"continue_final_message": True, "add_generation_prompt": True},
         )
     assert both.value.param == "continue_final_message"
