@@ -131,6 +131,7 @@ class GrammarCompiler:
             answer = await self._begin(worker, constraint)
             if answer.done():
                 return self._finish(worker, answer)
+            self.warm_up()  # the lane needs another worker
             if self._num_slow >= MAX_SLOW_JOBS:
                 self._end(worker, answer)
                 raise _busy()
@@ -142,7 +143,6 @@ class GrammarCompiler:
         try:
             if worker is not None:
                 worker.slow_down(SLOW_NICENESS)
-                self.warm_up()
             async with self._slow_lane:
                 return await self._compile_slowly(constraint, worker, answer)
         finally:
@@ -155,6 +155,7 @@ class GrammarCompiler:
             await asyncio.wait({answer}, timeout=min(QUICK_SECONDS, self._timeout))
         except BaseException:
             self._end(worker, answer)
+            self.warm_up()
             raise
         return answer
 

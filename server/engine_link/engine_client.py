@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 TRIAL_SECONDS = 0.1
 """Between two looks at whether another worker has done with its suspect."""
+SECONDS_OF_SILENCE = 3.0
+"""After which an engine, which should be heard each second, is sent no more until it is heard again."""
 
 
 class EngineClient:
@@ -55,13 +57,15 @@ class EngineClient:
         quarantine: Quarantine,
         *,
         engine_timeout: float,
+        seconds_of_silence: float = SECONDS_OF_SILENCE,
         is_only_front_end: bool = True,
         count_resumed: Callable[[int], object] = lambda number: None,
         count_dropped: Callable[[], object] = lambda: None,
     ) -> None:
-        """engine_timeout: seconds without a word after which the engine counts as dead. count_resumed: told how many
-        requests a new engine was sent that an earlier one had. count_dropped: called for each message of the engine
-        that makes no sense.
+        """engine_timeout: seconds without a word after which the engine counts as dead. seconds_of_silence: those after
+        which it is sent no more until it is heard again; what clients ask and abandon meanwhile would pile up in front
+        of it. count_resumed: told how many requests a new engine was sent that an earlier one had. count_dropped: called
+        for each message of the engine that makes no sense.
         """
         self.ready: EngineReady | None = None
         """None while no engine serves."""
@@ -73,6 +77,7 @@ class EngineClient:
         self._output_processor = output_processor
         self._quarantine = quarantine
         self._engine_timeout = engine_timeout
+        self._seconds_of_silence = seconds_of_silence
         self._count_resumed = count_resumed
         self._keys = itertools.count(1)
         self._live = LiveRequests(quarantine, is_only_front_end=is_only_front_end)
@@ -81,7 +86,9 @@ class EngineClient:
         self._batches: dict[int, PoolingBatch] = {}
         """Of those that pool, by the key of each text that has no answer yet."""
         self._aborts: list[int] = []
-        """Keys to abort with the next turn of the event loop."""
+        """Keys to abort with the next turn of the event loop, or when the engine is heard again."""
+        self._holds_back = False
+        """Whether the engine serves, and there is something that it is sent only when it is heard again."""
         self._connection = EngineConnection(
             address, on_message=self._take, on_break=self._connection_broke, count_dropped=count_dropped
         )
@@ -105,7 +112,7 @@ class EngineClient:
 
     def alive(self) -> bool:
         """Whether the engine serves and was heard within the last `engine_timeout` seconds."""
-        return self.ready is not None and time.monotonic() - self._connection.last_heard < self._engine_timeout
+        return self._was_heard_within(self._engine_timeout)
 
     @property
     def num_live(self) -> int:
@@ -195,6 +202,9 @@ class EngineClient:
         for request in self._live:
             self._fail(request, EngineDeadError(reason))
 
+    def _was_heard_within(self, seconds: float) -> bool:
+        return self.ready is not None and time.monotonic() - self._connection.last_heard < seconds
+
     def _check(self) -> None:
         if not self.has_served or self._is_closed:
             raise EngineDeadError("The engine is not ready.")
@@ -204,9 +214,12 @@ class EngineClient:
             raise RequestFailedError("The same request has stopped the engine before; it is not tried again.")
 
     def _begin(self, request: LiveRequest) -> None:
-        self._live.add(request, is_sent=self.ready is not None)
-        if self.ready is not None:
+        takes_it = self._was_heard_within(self._seconds_of_silence)
+        self._live.add(request, is_sent=takes_it)
+        if takes_it:
             self._send(request)
+        else:
+            self._holds_back = self.ready is not None
 
     def _send(self, request: LiveRequest) -> None:
         for message in request.messages():
@@ -215,13 +228,15 @@ class EngineClient:
     def _end(self, stream: RequestStream) -> None:
         """Nobody waits for a request any more: abort what the engine still works on."""
         if self._streams.pop(stream.state, None) is not None:
-            self._live.remove(stream)
-            self._abort(self._output_processor.remove(stream.state))
+            keys = self._output_processor.remove(stream.state)
+            if self._live.remove(stream):
+                self._abort(keys)
 
     def _end_pooling(self, batch: PoolingBatch, keys: list[int]) -> None:
         """Nobody waits for these texts any more."""
-        self._live.remove(batch)
-        self._abort([key for key in keys if self._batches.pop(key, None) is not None])
+        unanswered = [key for key in keys if self._batches.pop(key, None) is not None]
+        if self._live.remove(batch):
+            self._abort(unanswered)
 
     def _abort(self, keys: list[int]) -> None:
         """Send with the next turn of the event loop, together with the aborts that come until then."""
@@ -230,15 +245,33 @@ class EngineClient:
         self._aborts += keys
 
     def _send_aborts(self) -> None:
+        if self.ready is None:
+            self._aborts.clear()  # the next engine knows none of them
+        elif self._was_heard_within(self._seconds_of_silence):
+            self._flush_aborts()
+        else:
+            self._holds_back = True
+
+    def _flush_aborts(self) -> None:
         keys, self._aborts = self._aborts, []
-        if self.ready is not None:  # an engine that is yet to come knows none of them
+        if keys:
             self._connection.send(AbortRequests(keys))
+
+    def _send_what_was_held_back(self) -> None:
+        """The engine is heard again."""
+        self._holds_back = False
+        unsent, _ = self._live.take_unsent()
+        for request in unsent:
+            self._send(request)
+        self._flush_aborts()
 
     def _take(self, message: News) -> None:
         if isinstance(message, EngineReady):
             self._engine_serves(message)
             return
         self.stats = message.stats
+        if self._holds_back:
+            self._send_what_was_held_back()
         if isinstance(message, StepOutputs):
             self._take_outputs(message)
             self._try_next_suspects()
@@ -271,7 +304,8 @@ class EngineClient:
     def _fail(self, request: LiveRequest, error: Exception) -> None:
         if isinstance(request, RequestStream):
             self._end(request)
-        self._live.remove(request)
+        elif isinstance(request, PoolingBatch):
+            self._end_pooling(request, request.keys)
         request.fail(error)
 
     def _engine_serves(self, ready: EngineReady) -> None:
@@ -294,6 +328,8 @@ class EngineClient:
         if self.ready is None:
             return  # it had not been sent anything
         self.ready = None
+        self._holds_back = False
+        self._aborts.clear()  # the next engine knows none of them
         self.stats = EngineStats()
         self._readiness.clear()
         if not may_be_a_requests_fault:

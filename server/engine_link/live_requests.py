@@ -96,13 +96,14 @@ class LiveRequests:
         self._records[request] = _Record(in_engine=is_sent, was_in_engine=is_sent)
 
     def remove(self, request: LiveRequest) -> bool:
-        """It has ended, or nobody waits for it. False when it was not here."""
-        if self._records.pop(request, None) is None:
+        """It has ended, or nobody waits for it; whether the engine has it."""
+        record = self._records.pop(request, None)
+        if record is None:
             return False
         if request in self._on_trial:
             self._on_trial.remove(request)
             self._unlock_when_over()
-        return True
+        return record.in_engine
 
     def engine_died(self) -> LiveRequest | None:
         """Nothing is in an engine any more; the one that is guilty of it, if that is clear."""

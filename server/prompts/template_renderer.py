@@ -9,7 +9,7 @@ import asyncio
 import logging
 import pickle
 
-from ...engine_core.errors import InvalidRequestError
+from ...engine_core.errors import InvalidRequestError, RequestFailedError
 from ..http.errors import ApiError
 from ..workers.worker_process import WorkerEndedError, WorkerProcess, start_worker
 from .chat_template import Rendering
@@ -26,6 +26,8 @@ KILL_SECONDS = MAX_SECONDS + 1.0
 MEMORY = 512 * 2**20
 """Bytes that a template may take."""
 NICENESS = 10
+MAX_DEATHS = 2
+"""New processes that may end over one template, killed by whomever, before it is given up."""
 
 
 class TemplateRenderer:
@@ -46,7 +48,8 @@ class TemplateRenderer:
     async def render(self, rendering: Rendering) -> str:
         """The text of the prompt.
 
-        Raises `InvalidRequestError` for a template that fails or takes too much, `ApiError` 503 when too many wait.
+        Raises `InvalidRequestError` for a template that fails or takes too much, `ApiError` 503 when too many wait,
+        `RequestFailedError` where the processes that should render it end.
         """
         if self._num_waiting >= MAX_WAITING:
             raise ApiError(503, "Too many chat templates of requests are being rendered.", headers={"retry-after": "1"})
@@ -67,6 +70,15 @@ class TemplateRenderer:
                 return await self._ask_worker(self._spare.pop(), question)
             except WorkerEndedError:
                 continue  # it may have died before; a process that has just begun tells
+        for _ in range(MAX_DEATHS):
+            worker = await self._start_worker()
+            try:
+                return await self._ask_worker(worker, question)
+            except WorkerEndedError:
+                logger.error("A process ended over the chat template of a request.")
+        raise RequestFailedError("chat_template: the processes that render it end before they are done.")
+
+    async def _start_worker(self) -> WorkerProcess:
         worker = await start_worker("zqserve.server.prompts.template_worker", MEMORY)
         worker.slow_down(NICENESS)
         try:
@@ -74,11 +86,7 @@ class TemplateRenderer:
         except BaseException:
             self._end(worker)
             raise
-        try:
-            return await self._ask_worker(worker, question)
-        except WorkerEndedError:
-            logger.error("A process ended over the chat template of a request.")
-            return Refused("chat_template", "The chat template failed.")
+        return worker
 
     async def _ask_worker(self, worker: WorkerProcess, question: bytes) -> Outcome:
         """What the process makes of it; the process is spare afterwards, or ended. Raises `WorkerEndedError`."""

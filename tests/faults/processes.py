@@ -35,6 +35,11 @@ def compilers_of(server: RunningServer) -> list[psutil.Process]:
     return [child for child in _children(server, recursive=True) if _runs(child, "grammar_worker")]
 
 
+def renderers_of(server: RunningServer) -> list[psutil.Process]:
+    """The processes that render chat templates of requests."""
+    return [child for child in _children(server, recursive=True) if _runs(child, "template_worker")]
+
+
 def kill_engine(server: RunningServer) -> int:
     """Kill the engine as the kernel would; its pid. Waits for one that is yet to come."""
     wait_until(lambda: engine_of(server) is not None)

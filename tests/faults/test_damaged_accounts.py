@@ -23,6 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """Three prompts damage the accounts of its engines."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent / "damaged_site"))
+        patch.setenv("DAMAGES", str(tmp_path_factory.mktemp("damages")))
         running = start_server(tmp_path_factory.mktemp("damaged") / "log", "--kv-cache-memory", "64M")
     yield running
     assert running.stop() == 0
@@ -46,7 +47,7 @@ def test_a_leak_is_found_when_the_engine_falls_idle(server: RunningServer) -> No
 
 @pytest.mark.parametrize("prompt", [STEAL_TOKENS, MISTAKE_TOKENS])
 def test_the_streams_of_a_damaged_engine_are_those_of_a_calm_run(server: RunningServer, prompt: list[int]) -> None:
-    bodies = requests(9, max_tokens=200)
+    bodies = requests(9, max_tokens=400)
     server.wait_until_healthy()
     calm = asyncio.run(run(server.url, server.headers, bodies))
     before, running = metric(server, VIOLATIONS), metric(server, "generation_tokens_total")

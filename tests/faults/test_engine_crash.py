@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.faults.mixed_requests import requests, run
-from tests.faults.processes import compilers_of, engine_of, fork_server_of, kill_engine, metric, wait_until
+from tests.faults.processes import (
+    compilers_of,
+    engine_of,
+    fork_server_of,
+    kill_engine,
+    metric,
+    renderers_of,
+    wait_until,
+)
 from tests.running_server import RunningServer, start_server
 
 NUM_REQUESTS = 24
@@ -156,3 +166,24 @@ def test_a_process_that_compiles_a_grammar_is_killed_and_the_grammar_compiled_al
             if compiler.status() == "stopped":
                 compiler.kill()
         assert answer.result()["choices"][0]["text"].startswith("two ")
+
+
+def test_a_template_whose_processes_are_killed_is_no_fault_of_the_request(server: RunningServer) -> None:
+    body = {"messages": [{"role": "user", "content": "Hi"}], "chat_template": "{{ messages[0].content }}"}
+    ask(server, "/tokenize", body)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        (spare,) = renderers_of(server)
+        spare.suspend()
+        answer = pool.submit(ask, server, "/tokenize", body)
+        spare.kill()
+        answer.result()  # another one has rendered it
+        for renderer in renderers_of(server):
+            renderer.suspend()
+        refused = pool.submit(httpx.post, f"{server.url}/tokenize", json=body, headers=server.headers, timeout=120)
+        while not refused.done():
+            for renderer in renderers_of(server):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    renderer.kill()
+    assert refused.result().status_code == 500
+    assert refused.result().json()["error"]["type"] == "InternalServerError"
+    ask(server, "/tokenize", body)

@@ -89,7 +89,9 @@ class Peer:
 
 
 @contextlib.asynccontextmanager
-async def connected(folder: Path, *, engine_timeout: float = 30.0) -> AsyncIterator[tuple[EngineClient, Peer]]:
+async def connected(
+    folder: Path, *, engine_timeout: float = 30.0, seconds_of_silence: float = 30.0
+) -> AsyncIterator[tuple[EngineClient, Peer]]:
     """A client that the engine has greeted, and its peer."""
     tokenizer = tiny_tokenizers.byte_level(folder)
     model = ModelInfo("model", "Llama", 128, [2], 300, {})
@@ -101,6 +103,7 @@ async def connected(folder: Path, *, engine_timeout: float = 30.0) -> AsyncItera
         OutputProcessor(tokenizer),
         Quarantine(folder / "quarantine"),
         engine_timeout=engine_timeout,
+        seconds_of_silence=seconds_of_silence,
     )
     try:
         await client.start()  # before the engine is there
@@ -177,6 +180,36 @@ def test_leaving_early_aborts_in_one_message(tmp_path: Path) -> None:
             await peer.send(Heartbeat(EngineStats(num_steps=5)))
             while client.stats.num_steps != 5:
                 await asyncio.sleep(0.01)
+
+    asyncio.run(scenario())
+
+
+def test_what_begins_and_ends_while_the_engine_is_silent_never_reaches_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, seconds_of_silence=0.0) as (client, peer):
+            kept = client.generate(PROMPT, SamplingParams(max_tokens=4))
+            for _ in range(100):
+                client.generate(PROMPT, SamplingParams(max_tokens=4)).close()
+            await asyncio.sleep(0)
+            await peer.send(Heartbeat(EngineStats()))
+            await peer.step(EngineOutput((await peer.request()).key, [70], "length"))
+            assert [delta.token_ids for delta in await collect(kept)] == [[70]]
+            await peer.send(Heartbeat(EngineStats()))
+            with pytest.raises(TimeoutError):  # nothing else was sent
+                await asyncio.wait_for(peer.receive(), 0.05)
+
+    asyncio.run(scenario())
+
+
+def test_who_leaves_while_the_engine_is_silent_is_aborted_when_it_is_heard(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with connected(tmp_path, seconds_of_silence=0.0) as (client, peer):
+            stream = client.generate(PROMPT, SamplingParams(max_tokens=4))
+            await peer.send(Heartbeat(EngineStats()))
+            request = await peer.request()
+            stream.close()
+            await peer.send(Heartbeat(EngineStats()))
+            assert await peer.receive() == AbortRequests([request.key])
 
     asyncio.run(scenario())
 
