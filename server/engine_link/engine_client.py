@@ -64,8 +64,8 @@ class EngineClient:
     ) -> None:
         """engine_timeout: seconds without a word after which the engine counts as dead. seconds_of_silence: those after
         which it is sent no more until it is heard again; what clients ask and abandon meanwhile would pile up in front
-        of it. count_resumed: told how many requests a new engine was sent that an earlier one had. count_dropped: called
-        for each message of the engine that makes no sense.
+        of it. count_resumed: told how many requests a new engine was sent that an earlier one had.
+        count_dropped: called for each message of the engine that makes no sense.
         """
         self.ready: EngineReady | None = None
         """None while no engine serves."""
