@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ...engine_core.serving_mode import PoolingKind
 from ..http.endpoint import Endpoint
@@ -46,66 +47,71 @@ def pooling_endpoints(services: Services) -> list[Endpoint]:
 
 def _endpoints(services: Services) -> list[Endpoint]:
     rerank = Rerank(services)
+    pair = {"text_1": "What is the capital of France?", "text_2": ["Paris.", "Bread is made of flour."]}
+    ranked = {"query": "What is the capital of France?", "documents": ["Paris.", "Bread is made of flour."]}
+    capital = {"input": ["The capital of France is Paris."]}
     return [
-        Endpoint(
-            "POST",
+        _endpoint(
             "/v1/embeddings",
             Embeddings(services),
-            tag="Pooling",
-            summary="Make a vector of each text.",
-            request=EmbeddingRequest,
-            example={"input": ["The capital of France is Paris."]},
-            answer=EmbeddingResponse,
-            errors=(504,),
+            "Make a vector of each text.",
+            EmbeddingRequest,
+            capital,
+            EmbeddingResponse,
         ),
         *(
-            Endpoint(
-                "POST",
+            _endpoint(
                 path,
                 Score(services, as_list=path == "/v1/score"),
-                tag="Pooling",
-                summary="Say how well pairs of texts go together.",
-                request=ScoreRequest,
-                example={"text_1": "What is the capital of France?", "text_2": ["Paris.", "Bread is made of flour."]},
-                answer=ScoreResponse,
-                errors=(504,),
+                "Say how well pairs of texts go together.",
+                ScoreRequest,
+                pair,
+                ScoreResponse,
             )
             for path in SCORE_PATHS
         ),
         *(
-            Endpoint(
-                "POST",
+            _endpoint(
                 path,
                 rerank,
-                tag="Pooling",
-                summary="Order documents by how well they answer a query.",
-                request=RerankRequest,
-                example={"query": "What is the capital of France?", "documents": ["Paris.", "Bread is made of flour."]},
-                answer=RerankResponse,
-                errors=(504,),
+                "Order documents by how well they answer a query.",
+                RerankRequest,
+                ranked,
+                RerankResponse,
             )
             for path in RERANK_PATHS
         ),
-        Endpoint(
-            "POST",
+        _endpoint(
             "/classify",
             Classification(services),
-            tag="Pooling",
-            summary="Say which class each text belongs to.",
-            request=ClassificationRequest,
-            example={"input": ["I like it."]},
-            answer=ClassificationResponse,
-            errors=(504,),
+            "Say which class each text belongs to.",
+            ClassificationRequest,
+            {"input": ["I like it."]},
+            ClassificationResponse,
         ),
-        Endpoint(
-            "POST",
+        _endpoint(
             "/pooling",
             Pooling(services),
-            tag="Pooling",
-            summary="Give the model's own numbers for each text or token.",
-            request=PoolingBody,
-            example={"input": ["The capital of France is Paris."]},
-            answer=PoolingResponse,
-            errors=(504,),
+            "Give the model's own numbers for each text or token.",
+            PoolingBody,
+            capital,
+            PoolingResponse,
         ),
     ]
+
+
+def _endpoint(
+    path: str, app: Callable[..., Any], summary: str, request: Any, example: Mapping[str, Any], answer: Any
+) -> Endpoint:
+    """One that takes such a request and gives such an answer."""
+    return Endpoint(
+        "POST",
+        path,
+        app,
+        tag="Pooling",
+        summary=summary,
+        request=request,
+        example=example,
+        answer=answer,
+        errors=(504,),
+    )
