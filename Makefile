@@ -12,7 +12,7 @@ serve: $(VENV)/ready
 	$(BIN)/python -m zqserve --model demo/model --host 127.0.0.1 --port $(PORT)
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DEMO_MODEL = Path(os.environ.get("ZQSERVE_TEST_MODEL", ROOT / "demo" / "model"))
-STARTUP_SECONDS = 120.0
+STARTUP_SECONDS = 300.0
 API_KEY = "a-key-for-tests"
 
 
@@ -49,11 +49,11 @@ class RunningServer:
     def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """End the process with a signal; its exit status."""
         self.process.send_signal(signal_number)
-        return self.process.wait(60)
+        return self.process.wait(240)
 
     def wait_until_healthy(self, client: httpx.Client | None = None) -> None:
         """Return when `/health` answers 200; fail with the server's log when it ends or takes too long."""
-        client = client or httpx.Client(base_url=self.url)
+        client = client or httpx.Client(base_url=self.url, timeout=60)
         deadline = time.monotonic() + STARTUP_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
@@ -63,7 +63,7 @@ class RunningServer:
                 pass
             time.sleep(0.05)
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(240)
         pytest.fail(f"The server did not start:\n{self.log.read_text()[-5000:]}")
 
 

@@ -24,7 +24,7 @@ ADAPTERS = {"guided_engine"}
 def _bench(*words: str, key: str = "") -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"OPENAI_API_KEY": key}
     command = [sys.executable, "-m", "bench", *words]
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def test_every_file_of_the_folder_is_listed_with_a_line() -> None:

@@ -34,7 +34,7 @@ from zqserve.engine_core.wire import IncomingNumbers, pack, seal, unpack_from_en
 from .paged_model import EOS, PagedModel, generate_alone
 
 PROMPT = [7, 11, 13, 17, 19, 23]
-DEADLINE_SECONDS = 60
+DEADLINE_SECONDS = 240
 
 
 def request(key: int, max_tokens: int = 4) -> EngineRequest:

@@ -23,7 +23,7 @@ from zqserve.engine_core.sampling_params import SamplingParams
 
 from .test_engine_process import FrontEnd
 
-DEADLINE_SECONDS = 90
+DEADLINE_SECONDS = 240
 
 
 @pytest.fixture(scope="module")

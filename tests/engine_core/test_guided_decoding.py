@@ -301,6 +301,14 @@ def test_samples_of_one_request_differ_and_each_matches(core: EngineCore, tokeni
     assert all(re.fullmatch(LIST, text) for text in texts)
 
 
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is, no mask is late: the number of steps is known."""
+    for name in ("STEP_SECONDS", "PATIENT_SECONDS"):
+        monkeypatch.setattr(guided_step, name, 1000.0)
+    monkeypatch.setattr(guided_decoding, "END_SECONDS", 1000.0)
+
+
 @pytest.fixture
 def no_time(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Masks get no time in a step: every look at the clock, and there are many, finds that it is over."""
@@ -317,7 +325,7 @@ def test_a_mask_that_is_late_changes_no_token_and_holds_up_nobody(
     core = make_core()
     late = answers(core, request(0, given), request(1, None, max_tokens=60, ignore_eos=True))
     num_late = core.stats().num_late_masks
-    monkeypatch.setattr(guided_step, "STEP_SECONDS", 10.0)
+    monkeypatch.setattr(guided_step, "STEP_SECONDS", 1000.0)
     in_time = answers(make_core(), request(0, given))
     assert num_late > 3
     assert late[0].token_ids == in_time[0].token_ids

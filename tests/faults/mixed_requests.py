@@ -1,7 +1,7 @@
 """Requests of every kind, and what a client has of them in the end: to compare a disturbed run to a calm one.
 
 `requests(n)` makes n of them, `run` asks a server for all at once. Each `Outcome` holds texts, token ids and logprobs,
-and when each event came.
+and when each event came. A test that acts amid a run counts tokens: a late reader gets many in one event.
 """
 
 from __future__ import annotations
@@ -93,19 +93,21 @@ async def run(
     url: str,
     headers: dict[str, str],
     bodies: Sequence[dict[str, Any]],
-    on_event: Callable[[], None] = lambda: None,
+    on_tokens: Callable[[int], None] = lambda num_tokens: None,
 ) -> list[Outcome]:
-    """Ask for all at once; what came of each. on_event: called for each event that comes."""
+    """Ask for all at once; what came of each. on_tokens: told how many tokens each event of a stream brings."""
     outcomes = [Outcome() for _ in bodies]
     limits = httpx.Limits(max_connections=None)
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=300, limits=limits) as client:
         await asyncio.gather(
-            *(_ask(client, body, outcome, on_event) for body, outcome in zip(bodies, outcomes, strict=True))
+            *(_ask(client, body, outcome, on_tokens) for body, outcome in zip(bodies, outcomes, strict=True))
         )
     return outcomes
 
 
-async def _ask(client: httpx.AsyncClient, body: dict[str, Any], outcome: Outcome, on_event: Callable[[], None]) -> None:
+async def _ask(
+    client: httpx.AsyncClient, body: dict[str, Any], outcome: Outcome, on_tokens: Callable[[int], None]
+) -> None:
     if not body["stream"]:
         response = await client.post("/v1/completions", json=body)
         outcome.status = response.status_code
@@ -118,11 +120,12 @@ async def _ask(client: httpx.AsyncClient, body: dict[str, Any], outcome: Outcome
             if not line.startswith("data: "):
                 continue
             outcome.times.append(time.monotonic())
-            on_event()
             if line == "data: [DONE]":
                 outcome.is_done = True
             else:
-                _add(outcome, json.loads(line.removeprefix("data: ")), is_event=True)
+                event = json.loads(line.removeprefix("data: "))
+                _add(outcome, event, is_event=True)
+                on_tokens(sum(len(choice.get("token_ids") or []) for choice in event.get("choices", ())))
 
 
 def _add(outcome: Outcome, answer: dict[str, Any], *, is_event: bool) -> None:

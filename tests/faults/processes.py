@@ -11,7 +11,7 @@ import psutil
 
 from tests.running_server import RunningServer
 
-DEADLINE_SECONDS = 90.0
+DEADLINE_SECONDS = 240.0
 
 
 def engine_of(server: RunningServer) -> psutil.Process | None:
@@ -20,14 +20,26 @@ def engine_of(server: RunningServer) -> psutil.Process | None:
 
 
 def workers_of(server: RunningServer) -> list[psutil.Process]:
-    """The front-end workers."""
-    return [child for child in _children(server) if _name(child) != "zqserve-forks"]
+    """The front-end workers that live."""
+    return [child for child in _children(server) if _name(child) not in ("", "zqserve-forks")]
 
 
 def fork_server_of(server: RunningServer) -> psutil.Process:
     """The process that engines are forked from."""
     (found,) = [child for child in _children(server) if _name(child) == "zqserve-forks"]
     return found
+
+
+def fork_server_at_its_start(server: RunningServer) -> psutil.Process:
+    """The process that engines are to be forked from, as soon as it is there."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        found.extend(child for child in _children(server) if _runs(child, "fork_server"))
+        return bool(found)
+
+    wait_until(is_there)
+    return found[0]
 
 
 def compilers_of(server: RunningServer) -> list[psutil.Process]:
@@ -40,19 +52,46 @@ def renderers_of(server: RunningServer) -> list[psutil.Process]:
     return [child for child in _children(server, recursive=True) if _runs(child, "template_worker")]
 
 
+def wait_for_engine(server: RunningServer) -> psutil.Process:
+    """The engine's process, once there is one."""
+    found: list[psutil.Process] = []
+
+    def is_there() -> bool:
+        engine = engine_of(server)
+        found.extend([] if engine is None else [engine])
+        return engine is not None
+
+    wait_until(is_there)
+    return found[0]
+
+
 def kill_engine(server: RunningServer) -> int:
     """Kill the engine as the kernel would; its pid. Waits for one that is yet to come."""
-    wait_until(lambda: engine_of(server) is not None)
-    engine = engine_of(server)
-    assert engine is not None
+    engine = wait_for_engine(server)
     engine.kill()
     engine.wait(DEADLINE_SECONDS)
     return engine.pid
 
 
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs, and is no zombie."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def niceness_of(process: psutil.Process) -> int:
+    """0 for one that has ended."""
+    try:
+        return int(process.nice())
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def metric(server: RunningServer, name: str) -> float:
     """The value of one of our metrics, over all workers."""
-    text = httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=30).text
+    text = httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=60).text
     found = re.search(rf'^vllm:{name}{{[^}}]*model_name="demo"[^}}]*}} (\S+)$', text, re.MULTILINE)
     assert found is not None, f"no metric {name}"
     return float(found[1])

@@ -1,4 +1,4 @@
-"""More requests than the server takes, keys that ask for too much, and clients that stall or leave."""
+"""More requests than the server takes, keys that ask for too much, and clients that leave."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def server(tmp_path_factory: pytest.TempPathFactory, keys_file: Path) -> Iterato
     """It takes little at once and has little patience."""
     running = start_server(
         tmp_path_factory.mktemp("overload") / "log",
-        *("--kv-cache-memory", "64M", "--max-num-seqs", "4", "--max-queued-requests", "6", "--max-logprobs", "60"),
-        *("--request-timeout", "8", "--send-timeout", "1", "--api-keys-file", str(keys_file)),
+        *("--kv-cache-memory", "64M", "--max-num-seqs", "4", "--max-queued-requests", "6"),
+        *("--request-timeout", "8", "--api-keys-file", str(keys_file)),
     )
     yield running
     assert running.stop() == 0
@@ -58,19 +58,38 @@ def is_idle(server: RunningServer) -> bool:
 
 def test_requests_beyond_the_queue_are_sent_away_at_once(server: RunningServer) -> None:
     refused = metric(server, "requests_refused_total")
+    url, body = f"{server.url}/v1/completions", {**LONG, "n": 60, "stream": True}
+    with (
+        httpx.Client(headers=server.headers, timeout=60) as client,
+        client.stream("POST", url, json=body) as takes_all_places,
+    ):
+        lines = takes_all_places.iter_lines()
+        next(lines)
+        waiting = [connect(server, LONG) for _ in range(6)]
+        wait_until(lambda: metric(server, "worker_queued_requests") == 6)
+        responses = [client.post(url, json=SHORT) for _ in range(8)]
+    for connection in waiting:
+        connection.close()
+    for away in responses:
+        assert away.status_code == 503
+        assert away.headers["retry-after"] == "1"
+        assert away.json()["error"] == {
+            "message": "The queue is full: 6 requests wait already.",
+            "type": "ServiceUnavailableError",
+            "param": None,
+            "code": 503,
+        }
+    assert metric(server, "requests_refused_total") == refused + len(responses)
+    wait_until(lambda: is_idle(server))
+
+
+def test_each_of_a_crowd_is_served_or_sent_away(server: RunningServer) -> None:
+    refused = metric(server, "requests_refused_total")
     with concurrent.futures.ThreadPoolExecutor(40) as pool:
         responses = list(pool.map(lambda _: ask(server, {**LONG, "max_tokens": 32}), range(40)))
     statuses = Counter(response.status_code for response in responses)
-    assert set(statuses) == {200, 503}
+    assert set(statuses) <= {200, 503}
     assert statuses[200] >= 6
-    away = next(response for response in responses if response.status_code == 503)
-    assert away.headers["retry-after"] == "1"
-    assert away.json()["error"] == {
-        "message": "The queue is full: 6 requests wait already.",
-        "type": "ServiceUnavailableError",
-        "param": None,
-        "code": 503,
-    }
     assert metric(server, "requests_refused_total") == refused + statuses[503]
 
 
@@ -79,7 +98,9 @@ def test_a_request_that_takes_too_long_is_ended(server: RunningServer) -> None:
     stream = {**body, "stream": True}
     with (
         concurrent.futures.ThreadPoolExecutor() as pool,
-        httpx.stream("POST", f"{server.url}/v1/completions", json=stream, headers=server.headers) as response,
+        httpx.stream(
+            "POST", f"{server.url}/v1/completions", json=stream, headers=server.headers, timeout=60
+        ) as response,
     ):
         lines = response.iter_lines()
         next(lines)
@@ -98,9 +119,9 @@ def test_a_key_has_its_rate_and_its_number_at_once(server: RunningServer, keys_f
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert "2 requests a minute" in answers[2].json()["error"]["message"]
     assert 1 <= int(answers[2].headers["retry-after"]) <= 30
-    body = {**LONG, "n": 60, "stream": True}
+    body = {**LONG, "max_tokens": 200, "n": 60, "stream": True}  # long as a whole, but a place is soon free
     headers = {"authorization": "Bearer key-of-single"}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=headers) as response:
+    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=headers, timeout=60) as response:
         assert response.status_code == 200, response.read()
         lines = response.iter_lines()
         next(lines)
@@ -137,15 +158,6 @@ def test_clients_that_leave_while_they_wait_or_run_are_aborted(server: RunningSe
         wait_until(lambda name=name: f"cmpl-{name} " in server.log.read_text())
         (line,) = [line for line in server.log.read_text().splitlines() if f"cmpl-{name} " in line]
         assert "finished=aborted" in line
-
-
-def test_a_client_that_does_not_read_is_dropped(server: RunningServer) -> None:
-    stalled = metric(server, "clients_stalled_total")
-    prompt = [5 + number % 900 for number in range(1800)]
-    body = {"prompt": prompt, "max_tokens": 200, "ignore_eos": True, "n": 4, "stream": True, "logprobs": 60}
-    client = connect(server, {**body, "echo": True})
-    wait_until(lambda: metric(server, "clients_stalled_total") == stalled + 1 and is_idle(server))
-    client.close()
 
 
 def connect(server: RunningServer, body: dict[str, Any]) -> socket.socket:

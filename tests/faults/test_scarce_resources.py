@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.faults.processes import kill_engine, metric, workers_of
+from tests.faults.processes import kill_engine, metric, wait_until, workers_of
 from tests.running_server import RunningServer, start_server
 
 MAX_FILES = 120
@@ -50,7 +50,7 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_an_answer(server: Runnin
     assert [answer.status_code for answer in answers] == [200] * 4
     assert ask(server, {"prompt": "Hello", "guided_regex": "[a-z]{3}"}).status_code == 200
     assert ask(server, {"prompt": ""}).status_code == 400
-    assert httpx.get(f"{server.url}/nothing", headers=server.headers).status_code == 404
+    assert httpx.get(f"{server.url}/nothing", headers=server.headers, timeout=60).status_code == 404
 
 
 def test_without_a_file_descriptor_left_streams_go_on_and_an_engine_is_replaced(server: RunningServer) -> None:
@@ -59,14 +59,15 @@ def test_without_a_file_descriptor_left_streams_go_on_and_an_engine_is_replaced(
     address = urlsplit(server.url)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         body = {**LONG, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers) as response:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60
+        ) as response:
             lines = response.iter_lines()
             next(lines)
             asked = pool.submit(ask, server, LONG)
             idle = [socket.create_connection((address.hostname, address.port)) for _ in range(2 * MAX_FILES)]
             (worker,) = workers_of(server)
-            while worker.num_fds() < MAX_FILES:
-                pass
+            wait_until(lambda: worker.num_fds() >= MAX_FILES)
             kill_engine(server)
             for connection in idle:
                 connection.close()
@@ -74,7 +75,7 @@ def test_without_a_file_descriptor_left_streams_go_on_and_an_engine_is_replaced(
         assert last == "data: [DONE]"
         assert asked.result().json()["choices"] == calm
     assert ask(server, LONG).json()["choices"] == calm
-    assert metric(server, "engine_restarts_total") == restarts + 1
+    wait_until(lambda: metric(server, "engine_restarts_total") == restarts + 1)
 
 
 def test_a_server_without_room_for_its_own_files_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +88,7 @@ def test_a_server_without_room_for_its_own_files_says_so(tmp_path: Path, monkeyp
     try:
         monkeypatch.setenv("TMPDIR", str(small))
         server = start_server(tmp_path / "log", wait=False)
-        assert server.process.wait(60) == 1
+        assert server.process.wait(240) == 1
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", small], check=True)

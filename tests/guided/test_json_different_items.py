@@ -69,7 +69,7 @@ def longest_array(grammar: CompiledGrammar, choice: random.Random, most: int = 1
     return None
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(SCHEMAS, st.integers(0, 2**32))
 def test_several_arrays_at_once_have_no_dead_end(schema: dict[str, Any], seed: int):
     try:

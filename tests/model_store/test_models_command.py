@@ -56,7 +56,7 @@ def run_program(*arguments: str, **environment: str) -> subprocess.CompletedProc
         [sys.executable, "-m", "zqserve", "models", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         env={**os.environ, **environment},
     )
 
@@ -270,7 +270,7 @@ def test_check_names_what_is_wrong(damage: Callable[[Path], None], said: str, tm
 @pytest.mark.parametrize("arguments", [["models", "list", str(DEMO_MODEL)], ["models", "show", str(DEMO_MODEL)]])
 def test_list_and_show_do_without_torch(arguments: list[str]) -> None:
     shown = subprocess.run(
-        [sys.executable, "-c", LOAD_TORCH, *arguments], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", LOAD_TORCH, *arguments], capture_output=True, text=True, check=True, timeout=300
     )
     assert shown.stdout.split()[-1] == "False"
 

@@ -15,7 +15,7 @@ PROBES = {"/health", "/ping", "/version"}
 
 def described_routes(server: RunningServer) -> list[tuple[str, str]]:
     """Every method and path of the server's own description, with words for the variables of paths."""
-    paths: dict[str, Any] = httpx.get(f"{server.url}/openapi.json", headers=server.headers).json()["paths"]
+    paths: dict[str, Any] = httpx.get(f"{server.url}/openapi.json", headers=server.headers, timeout=60).json()["paths"]
     return [(method.upper(), path.split("{")[0] + "x" * ("{" in path)) for path in paths for method in paths[path]]
 
 
@@ -23,7 +23,7 @@ def test_every_route_but_the_probes_needs_a_key(server: RunningServer) -> None:
     routes = described_routes(server)
     assert len(routes) > 20
     routes += [("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/metrics")]
-    with httpx.Client(base_url=server.url) as client:
+    with httpx.Client(base_url=server.url, timeout=60) as client:
         statuses = {route: client.request(*route).status_code for route in routes}
     unguarded = {path for (_, path), status in statuses.items() if status != 401}
     assert unguarded == PROBES

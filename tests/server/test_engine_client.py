@@ -42,10 +42,13 @@ PROMPT = Prompt([50, 51])
 class Peer:
     """The engine's end of the socket, driven by the test."""
 
-    def __init__(self, context: zmq.asyncio.Context, address: str) -> None:
+    def __init__(self, context: zmq.asyncio.Context, address: str, client: EngineClient) -> None:
+        """client: at the other end."""
         self._context = context
         self._address = address
-        self._client = b""
+        self._client = client
+        self._identity = b""
+        self._num_deaths = 0
         self.rise()
 
     def rise(self) -> None:
@@ -54,8 +57,15 @@ class Peer:
         self._socket.bind(self._address)
 
     async def die(self) -> None:
-        """Be gone, with all that was on its way; what was sent has arrived."""
-        await asyncio.sleep(0.05)
+        """Be gone; what was sent has arrived."""
+        self._num_deaths += 1
+        await self.send(Heartbeat(EngineStats(num_steps=-self._num_deaths)))  # it comes last
+        while self._client.stats.num_steps != -self._num_deaths:
+            await asyncio.sleep(0.001)
+        with self._socket.get_monitor_socket(zmq.EVENT_CLOSED) as monitor:
+            self._socket.unbind(self._address)
+            await monitor.recv_multipart()  # or what is left of it would take the address from the next one
+            self._socket.disable_monitor()
         self._socket.close(linger=0)
 
     async def receive(self) -> ToEngine:
@@ -69,7 +79,7 @@ class Peer:
         await self.send(READY)
 
     async def _receive(self) -> ToEngine:
-        self._client, *frames = await asyncio.wait_for(self._socket.recv_multipart(), 10)
+        self._identity, *frames = await asyncio.wait_for(self._socket.recv_multipart(), 60)
         return unpack_to_engine(frames)
 
     async def request(self) -> EngineRequest:
@@ -82,7 +92,7 @@ class Peer:
 
     async def send_frames(self, frames: list[bytes]) -> None:
         """To the socket that was heard last."""
-        await self._socket.send_multipart([self._client, *frames])
+        await self._socket.send_multipart([self._identity, *frames])
 
     async def step(self, *outputs: EngineOutput) -> None:
         await self.send(StepOutputs(list(outputs), EngineStats(num_running=len(outputs))))
@@ -111,7 +121,7 @@ async def connected(
         assert not client.alive()
         with pytest.raises(EngineDeadError):
             client.generate(PROMPT, SamplingParams())
-        peer = Peer(context, address)
+        peer = Peer(context, address, client)
         await peer.greet()
         while client.ready is None:
             await asyncio.sleep(0.01)
@@ -252,7 +262,9 @@ def test_a_silent_engine_counts_as_dead_but_its_requests_wait(tmp_path: Path) ->
                 await asyncio.sleep(0.01)
             await peer.step(EngineOutput(key, [70], "length"))
             assert [delta.token_ids for delta in await collect(stream)] == [[70]]
-            assert client.alive()
+            while not client.alive():
+                await peer.send(Heartbeat(EngineStats()))
+                await asyncio.sleep(0.01)
 
     asyncio.run(scenario())
 

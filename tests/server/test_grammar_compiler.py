@@ -80,13 +80,13 @@ async def stop_worker(running: Compiler) -> psutil.Process:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(240):
         while not condition():
             await asyncio.sleep(0.01)
 
 
 def run(test: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(test, 120))
+    asyncio.run(asyncio.wait_for(test, 480))
 
 
 def test_a_grammar_is_compiled_once_and_the_engine_can_read_it() -> None:
@@ -150,8 +150,9 @@ def test_a_grammar_whose_process_dies_is_tried_once_more_and_then_given_up() -> 
         async with compiler() as running:
             worker = await stop_worker(running)
             victim = asyncio.ensure_future(running.compile(long_schema()))
-            await asyncio.sleep(0.02)
+            await until(lambda: worker.nice() == SLOW_NICENESS)  # it has the schema, and moved aside
             worker.kill()
+            await until(lambda: worker not in workers())
             await until(lambda: [other for other in workers() if other.nice() == SLOW_NICENESS])
             (second,) = [other for other in workers() if other.nice() == SLOW_NICENESS]
             second.kill()
@@ -202,7 +203,7 @@ def test_quick_grammars_do_not_wait_for_slow_ones() -> None:
                 if number < MAX_SLOW:
                     assert stuck.nice() == SLOW_NICENESS
                 else:
-                    assert stuck not in workers()  # it begins anew when there is room
+                    await until(lambda stuck=stuck: stuck not in workers())  # it begins anew when there is room
             assert not any(task.done() for task in slow[:MAX_SLOW])
             for task in slow[:MAX_SLOW]:
                 task.cancel()

@@ -19,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.faults.processes import metric, wait_until
 from tests.running_server import API_KEY, ROOT, RunningServer, start_server
 
 COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
@@ -34,6 +35,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """It logs as much as it can."""
     flags = ["--log-level", "debug", "--log-prompts", "--access-log", "--enable-prompt-tokens-details"]
     flags += ["--body-timeout", "1", "--max-body-size", "4M", "--kv-cache-memory", "64M", "--max-num-seqs", "64"]
+    flags += ["--send-timeout", "1", "--max-logprobs", "60"]
     running = start_server(tmp_path_factory.mktemp("hostile") / "log", *flags)
     yield running
     assert running.stop() == 0
@@ -65,7 +67,7 @@ def _streams_beside(server: RunningServer) -> Iterator[None]:
         readers = [pool.submit(read_streams) for _ in range(3)]
         yield
         stop.set()
-        read = [stream for reader in readers for stream in reader.result(60)]
+        read = [stream for reader in readers for stream in reader.result(120)]
     assert {reason for _, reason, _ in read} == {"length"}
     assert len({text for _, _, text in read}) == 1
 
@@ -202,11 +204,10 @@ def test_a_body_that_drips_is_408(server: RunningServer) -> None:
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\n" + KEY + b"Content-Length: 100000\r\n\r\n")
         answer = b""
         while not answer:
-            connection.sendall(b" ")
-            try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it may be over: the answer waits
+                connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
                 answer = connection.recv(65536)
-            except TimeoutError:
-                continue
     assert statuses(answer) == [408]
 
 
@@ -218,6 +219,20 @@ def test_large_bodies_are_refused_before_they_are_read(server: RunningServer) ->
     assert statuses(talk(server, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks * 8)) in ([413], [])
     # Without a key nobody's body is read, however long.
     assert statuses(talk(server, request(b"POST", COMPLETIONS.encode(), headers=b"", body=b" " * 2**20))) in ([401], [])
+
+
+def test_a_client_that_does_not_read_is_dropped(server: RunningServer) -> None:
+    stalled = metric(server, "clients_stalled_total")
+    host, port = server.url.removeprefix("http://").split(":")
+    prompt = [5 + number % 900 for number in range(1800)]
+    body: dict[str, Any] = {"prompt": prompt, "max_tokens": 200, "ignore_eos": True, "request_id": "stalled"}
+    much = json.dumps({**body, "n": 4, "logprobs": 60, "echo": True, "stream": True}).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect((host, int(port)))
+        connection.sendall(request(b"POST", COMPLETIONS.encode(), body=much))
+        wait_until(lambda: metric(server, "clients_stalled_total") == stalled + 1)
+        wait_until(lambda: re.search("cmpl-stalled .*finished=aborted", server.log.read_text()) is not None)
 
 
 def test_pipelined_requests_are_answered_one_by_one_whatever_becomes_of_them(server: RunningServer) -> None:
@@ -363,11 +378,12 @@ def test_nul_is_a_character_like_any_other(http: httpx.Client) -> None:
 def test_a_long_run_of_one_character_is_tokenised_aside(http: httpx.Client, character: str) -> None:
     # Unspaced runs are where tokenizers take longest; the probe beside shows that nobody waits for them.
     text = character * 500_000
-    with concurrent.futures.ThreadPoolExecutor() as pool:
+    with concurrent.futures.ThreadPoolExecutor() as pool, httpx.Client(base_url=http.base_url, timeout=60) as probe:
+        probe.get("/health")  # connected, it takes little time
         answer = pool.submit(http.post, "/tokenize", content=json.dumps({"prompt": text}, ensure_ascii=False))
         num_probes = 0
         while not answer.done():
-            assert httpx.get(f"{http.base_url}/health").status_code == 200
+            assert probe.get("/health").status_code == 200
             num_probes += 1
     assert answer.result().json()["count"] >= 1
     assert num_probes > 3
@@ -453,7 +469,9 @@ def test_keys_are_neither_logged_nor_shown(server: RunningServer, http: httpx.Cl
         {"x-api-key": "a-wrong-key"},
         {"authorization": "Basic x"},
     ):
-        assert httpx.post(server.url + COMPLETIONS, headers=headers, json={"prompt": "a"}).status_code == 401
+        assert (
+            httpx.post(server.url + COMPLETIONS, headers=headers, json={"prompt": "a"}, timeout=60).status_code == 401
+        )
     assert http.post(COMPLETIONS, json={"prompt": "a", "max_tokens": 1}).status_code == 200
     log = server.log.read_text(errors="replace")
     for key in (API_KEY, "another-key", "a-wrong-key"):

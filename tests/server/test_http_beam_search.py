@@ -9,9 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.processes import metric, wait_until
 from tests.running_server import RunningServer
 
 from .test_http_completions import events, post
+from .test_worker_metrics import connection, counted
+from .test_worker_metrics import post as request
 
 PROMPT = "The capital of France is"
 SEARCH: dict[str, Any] = {"use_beam_search": True, "temperature": 0}
@@ -134,17 +137,13 @@ def test_many_searches_at_once_find_what_each_finds_alone(server: RunningServer)
 
 
 def test_a_client_that_leaves_ends_its_search(server: RunningServer) -> None:
-    body = {"prompt": PROMPT, "n": 8, "max_tokens": 240, "ignore_eos": True, **SEARCH}
-    with pytest.raises(httpx.ReadTimeout):
-        httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=0.2)
-    running = 1.0
-    for _ in range(100):
-        lines = httpx.get(f"{server.url}/metrics", headers=server.headers).text.splitlines()
-        (running,) = (float(line.split()[-1]) for line in lines if line.startswith("vllm:num_requests_running"))
-        if running == 0:
-            break
-        post(server, prompt=PROMPT, max_tokens=1)
-    assert running == 0
+    body = {"prompt": PROMPT, "n": 8, "max_tokens": 1900, "ignore_eos": True, **SEARCH}
+    before = counted(server, "/v1/completions", "POST", 499)
+    with connection(server) as client:
+        client.sendall(request(server, "/v1/completions", **body))
+        wait_until(lambda: metric(server, "num_requests_running") > 0)
+    wait_until(lambda: counted(server, "/v1/completions", "POST", 499) == before + 1)
+    wait_until(lambda: metric(server, "num_requests_running") == 0)
 
 
 @pytest.mark.parametrize(

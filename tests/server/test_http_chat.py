@@ -221,10 +221,12 @@ def test_tokens_may_be_written_as_ids(server: RunningServer) -> None:
 
 def test_token_ids_stand_beside_the_texts(server: RunningServer) -> None:
     whole = post(server, return_token_ids=True)
-    prompt = httpx.post(f"{server.url}/tokenize", json={"messages": MESSAGES}, headers=server.headers).json()
+    prompt = httpx.post(
+        f"{server.url}/tokenize", json={"messages": MESSAGES}, headers=server.headers, timeout=60
+    ).json()
     assert whole["prompt_token_ids"] == prompt["tokens"]
     body = {"tokens": whole["choices"][0]["token_ids"]}
-    text = httpx.post(f"{server.url}/detokenize", json=body, headers=server.headers).json()["prompt"]
+    text = httpx.post(f"{server.url}/detokenize", json=body, headers=server.headers, timeout=60).json()["prompt"]
     assert text.startswith(whole["choices"][0]["message"]["content"])
     stream = events(server, return_token_ids=True)
     told = [token_id for event in stream for token_id in event["choices"][0].get("token_ids", [])]

@@ -115,7 +115,7 @@ def test_stream_interval_puts_tokens_together(server: RunningServer) -> None:
 def test_prompts_may_be_texts_or_token_ids(server: RunningServer) -> None:
     texts = ["Question: What is the capital of France?", "The opposite of hot is"]
     ids = [
-        httpx.post(f"{server.url}/tokenize", json={"prompt": text}, headers=server.headers).json()["tokens"]
+        httpx.post(f"{server.url}/tokenize", json={"prompt": text}, headers=server.headers, timeout=60).json()["tokens"]
         for text in texts
     ]
     arguments = {"max_tokens": 5, "temperature": 0}
@@ -270,7 +270,7 @@ def test_truncated_prompt_keeps_its_end(server: RunningServer) -> None:
 def test_request_id_of_header_or_body_becomes_part_of_the_answer_id(server: RunningServer) -> None:
     headers = {**server.headers, "x-request-id": "of header"}
     body = {"prompt": PROMPT, "max_tokens": 1}
-    response = httpx.post(f"{server.url}/v1/completions", json=body, headers=headers)
+    response = httpx.post(f"{server.url}/v1/completions", json=body, headers=headers, timeout=60)
     assert response.headers["x-request-id"] == "ofheader"
     assert response.json()["id"] == "cmpl-ofheader"
     assert post(server, request_id="of-body", **body)["id"] == "cmpl-of-body"
@@ -291,7 +291,7 @@ def test_body_is_read_as_json_whatever_its_content_type(
     server: RunningServer, path: str, body: dict[str, Any], kind: str
 ) -> None:
     headers = {**server.headers, "content-type": kind}
-    assert httpx.post(server.url + path, content=json.dumps(body), headers=headers).status_code == 200
+    assert httpx.post(server.url + path, content=json.dumps(body), headers=headers, timeout=60).status_code == 200
 
 
 def test_null_is_the_same_as_absent_and_unknown_fields_are_let_pass(server: RunningServer) -> None:
@@ -318,7 +318,7 @@ def test_as_many_logprobs_as_the_limit_says_are_told(server: RunningServer) -> N
     assert all(len(entries) in (20, 21) for entries in choice["prompt_logprobs"][1:])
     for field, number in itertools.product(("logprobs", "prompt_logprobs"), (21, -1)):
         body = {"prompt": PROMPT, "max_tokens": 1, field: number}
-        error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers))
+        error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60))
         assert (error.code, error.type, error.param) == (400, "BadRequestError", field)
         assert f"{field} must be at most 20 (max_logprobs), got {number}" in error.message
 
@@ -358,6 +358,6 @@ def test_salts_have_at_most_128_characters(server: RunningServer) -> None:
     longest = {"prompt": PROMPT, "max_tokens": 1, "cache_salt": "é" * 128}
     assert post(server, **longest)["choices"]
     body = {**longest, "cache_salt": "é" * 129}
-    error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers))
+    error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60))
     assert (error.code, error.type, error.param) == (400, "BadRequestError", "cache_salt")
     assert "128" in error.message

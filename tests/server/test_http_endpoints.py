@@ -86,7 +86,7 @@ def test_tokens_of_a_conversation_are_those_that_chat_reads(http: httpx.Client, 
 
 @pytest.mark.parametrize("path", ["/health", "/ping", "/version"])
 def test_probes_need_no_key(server: RunningServer, path: str) -> None:
-    assert httpx.get(server.url + path).status_code == 200
+    assert httpx.get(server.url + path, timeout=60).status_code == 200
 
 
 def test_version_is_that_of_the_package(http: httpx.Client) -> None:
@@ -128,7 +128,7 @@ def test_ping_is_as_health(http: httpx.Client, method: str) -> None:
 @pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Bearer", "Basic a-key-for-tests", "a-key-for-tests"])
 def test_everything_else_needs_a_key(server: RunningServer, method: str, path: str, authorization: str | None) -> None:
     headers = {} if authorization is None else {"authorization": authorization}
-    response = httpx.request(method, server.url + path, headers=headers)
+    response = httpx.request(method, server.url + path, headers=headers, timeout=60)
     assert response.status_code == 401
     error = read_error(response)
     assert (error.type, error.param) == ("AuthenticationError", None)
@@ -140,7 +140,7 @@ def test_everything_else_needs_a_key(server: RunningServer, method: str, path: s
 @pytest.mark.parametrize("authorization", ["Bearer a-key-for-tests", "Bearer another-key", "bearer another-key"])
 def test_each_key_opens(server: RunningServer, authorization: str) -> None:
     headers = {"authorization": authorization}
-    assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+    assert httpx.get(f"{server.url}/v1/models", headers=headers, timeout=60).status_code == 200
 
 
 def test_request_id_is_made_up_echoed_or_cleaned(http: httpx.Client) -> None:

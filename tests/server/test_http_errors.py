@@ -303,7 +303,7 @@ def test_failing_template_leaves_the_connection_open(server: RunningServer, temp
 
 
 def test_options_needs_no_key(server: RunningServer) -> None:
-    response = httpx.options(f"{server.url}{COMPLETIONS}")
+    response = httpx.options(f"{server.url}{COMPLETIONS}", timeout=60)
     check(response, 405, None, "OPTIONS")
     assert response.headers["allow"] == "POST"
 

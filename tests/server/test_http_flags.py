@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
+from tests.faults.processes import wait_until
 from tests.running_server import RunningServer, start_server
 
 FLAGS = (
@@ -42,27 +42,27 @@ def post(server: RunningServer, path: str, **body: Any) -> httpx.Response:
 
 
 def test_root_path_stands_in_front_of_every_path(flagged: RunningServer) -> None:
-    assert httpx.get(f"{flagged.url}/version").status_code == 200
-    assert httpx.get(f"{flagged.url}/v1/models").status_code == 401
-    assert httpx.get(f"{flagged.url}/v1/models", headers=flagged.headers).status_code == 200
+    assert httpx.get(f"{flagged.url}/version", timeout=60).status_code == 200
+    assert httpx.get(f"{flagged.url}/v1/models", timeout=60).status_code == 401
+    assert httpx.get(f"{flagged.url}/v1/models", headers=flagged.headers, timeout=60).status_code == 200
 
 
 def test_only_named_origins_get_permission(flagged: RunningServer) -> None:
     def preflight(origin: str) -> httpx.Response:
         headers = {"origin": origin, "access-control-request-method": "POST"}
-        return httpx.options(f"{flagged.url}/v1/completions", headers=headers)
+        return httpx.options(f"{flagged.url}/v1/completions", headers=headers, timeout=60)
 
     friend = preflight("https://friend.example")
     assert friend.status_code == 200
     assert friend.headers["access-control-allow-origin"] == "https://friend.example"
     assert preflight("https://stranger.example").status_code == 400
-    refused = httpx.get(f"{flagged.url}/v1/models", headers={"origin": "https://friend.example"})
+    refused = httpx.get(f"{flagged.url}/v1/models", headers={"origin": "https://friend.example"}, timeout=60)
     assert refused.status_code == 401
     assert refused.headers["access-control-allow-origin"] == "https://friend.example"
 
 
 def test_metrics_may_be_left_unguarded(flagged: RunningServer) -> None:
-    assert httpx.get(f"{flagged.url}/metrics").status_code == 200
+    assert httpx.get(f"{flagged.url}/metrics", timeout=60).status_code == 200
 
 
 def test_body_limit_is_the_one_of_the_flag(flagged: RunningServer) -> None:
@@ -101,7 +101,7 @@ def test_template_variables_of_a_request_win_over_those_of_the_flag(flagged: Run
 
 def test_middleware_of_the_operator_sees_every_request(flagged: RunningServer) -> None:
     for path, status in (("/version", 200), ("/v1/models", 401), ("/absent", 401)):
-        answer = httpx.get(flagged.url + path)
+        answer = httpx.get(flagged.url + path, timeout=60)
         assert answer.status_code == status
         assert answer.headers["x-stamp"] == "class"
         assert answer.headers["x-counted"] == "function"
@@ -149,7 +149,9 @@ def test_generation_config_gives_defaults_and_caps_every_request(flagged: Runnin
 
 
 def test_limits_are_those_of_the_flags(flagged: RunningServer) -> None:
-    assert httpx.get(f"{flagged.url}/v1/models/demo", headers=flagged.headers).json()["max_model_len"] == 128
+    assert (
+        httpx.get(f"{flagged.url}/v1/models/demo", headers=flagged.headers, timeout=60).json()["max_model_len"] == 128
+    )
     response = post(flagged, "/v1/completions", prompt="a", logprobs=3)
     assert response.status_code == 400
     assert response.json()["error"]["param"] == "logprobs"
@@ -167,28 +169,25 @@ def test_tokens_are_ids_and_cached_tokens_are_counted(flagged: RunningServer) ->
 def test_logs_show_requests_and_the_beginning_of_prompts(flagged: RunningServer) -> None:
     post(flagged, "/v1/completions", prompt="Beginning of a prompt", max_tokens=1, request_id="shown")
     access = '"POST /api/v1/completions HTTP/1.1" 200'
-    lines: list[str] = []
-    deadline = time.monotonic() + 10
-    while not (lines and access in flagged.log.read_text()) and time.monotonic() < deadline:
-        time.sleep(0.02)  # lines are written behind the answer
-        lines = [line for line in flagged.log.read_text().splitlines() if "cmpl-shown" in line]
+    # Lines are written behind the answer.
+    wait_until(lambda: "cmpl-shown" in flagged.log.read_text() and access in flagged.log.read_text())
+    lines = [line for line in flagged.log.read_text().splitlines() if "cmpl-shown" in line]
     assert len(lines) == 1
     assert "'Beginning'" in lines[0]
     assert "of a prompt" not in flagged.log.read_text()
-    assert access in flagged.log.read_text()
     assert "GET /api/version" not in flagged.log.read_text()
 
 
 def test_docs_open_without_a_key_and_behind_the_root_path(flagged: RunningServer) -> None:
-    page = httpx.get(f"{flagged.url}/", follow_redirects=True)
+    page = httpx.get(f"{flagged.url}/", follow_redirects=True, timeout=60)
     assert page.url.path == "/api/docs"
     for name in re.findall(r'(?:src|href)="(docs/[^"]+)"', page.text):
-        assert httpx.get(page.url.join(name)).status_code == 200
-    document = httpx.get(page.url.join("openapi.json")).json()
+        assert httpx.get(page.url.join(name), timeout=60).status_code == 200
+    document = httpx.get(page.url.join("openapi.json"), timeout=60).json()
     assert document["servers"] == [{"url": "/api"}]
-    assert httpx.put(page.url).headers["allow"] == "GET, HEAD"
+    assert httpx.put(page.url, timeout=60).headers["allow"] == "GET, HEAD"
     assert document["paths"]["/v1/models"]["get"]["security"]
-    assert httpx.get(f"{flagged.url}/v1/models").status_code == 401
+    assert httpx.get(f"{flagged.url}/v1/models", timeout=60).status_code == 401
 
 
 def test_development_endpoints_answer(flagged: RunningServer) -> None:
@@ -198,14 +197,14 @@ def test_development_endpoints_answer(flagged: RunningServer) -> None:
             assert post(flagged, "/reset_prefix_cache").status_code == 200
         usage = post(flagged, "/v1/completions", prompt=prompt).json()["usage"]
         assert usage["prompt_tokens_details"]["cached_tokens"] == expected
-    assert httpx.get(f"{flagged.url}/server_info").status_code == 401
-    response = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers)
+    assert httpx.get(f"{flagged.url}/server_info", timeout=60).status_code == 401
+    response = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers, timeout=60)
     assert response.json()["config"]["max_logprobs"] == 2
     assert response.json()["max_model_len"] == response.json()["engine"]["max_model_len"] == 128
     assert flagged.api_key not in response.text
 
 
 def test_tokenizer_info_has_the_template_in_use(flagged: RunningServer) -> None:
-    info = httpx.get(f"{flagged.url}/tokenizer_info", headers=flagged.headers).json()
+    info = httpx.get(f"{flagged.url}/tokenizer_info", headers=flagged.headers, timeout=60).json()
     assert info["chat_template"].endswith("{{ tail }}")
     assert info["tokenizer_class"]

@@ -108,6 +108,7 @@ def test_a_plain_prompt_is_continued_by_16_tokens(server: RunningServer) -> None
         f"{server.url}/v1/completions",
         json={"prompt": PROMPT, "ignore_eos": True, "temperature": 0},
         headers=server.headers,
+        timeout=60,
     ).json()
     assert completion["usage"]["completion_tokens"] == 16
     assert text == PROMPT + completion["choices"][0]["text"]
@@ -168,7 +169,9 @@ def test_a_streamed_search_is_one_object(server: RunningServer) -> None:
 
 
 def test_a_prompt_of_token_ids_is_shown_as_text(server: RunningServer) -> None:
-    ids = httpx.post(f"{server.url}/tokenize", json={"prompt": PROMPT}, headers=server.headers).json()["tokens"]
+    ids = httpx.post(f"{server.url}/tokenize", json={"prompt": PROMPT}, headers=server.headers, timeout=60).json()[
+        "tokens"
+    ]
     assert post(server, prompt=ids, temperature=0) == post(server, prompt=PROMPT, temperature=0)
 
 

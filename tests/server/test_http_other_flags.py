@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.faults.processes import wait_until
 from tests.running_server import DEMO_MODEL, RunningServer, start_server
 
 ADDRESS = "127.0.0.2"
@@ -77,14 +78,14 @@ def complete(server: RunningServer, **body: Any) -> Any:
 
 def test_model_and_tokenizer_come_from_their_revisions_in_the_cache(flagged: RunningServer) -> None:
     assert complete(flagged, max_tokens=1)["choices"][0]["text"] == " Paris"
-    info = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers).json()
+    info = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers, timeout=60).json()
     assert (info["config"]["model"], info["config"]["tokenizer_revision"]) == ("acme/demo", "tokenizer")
 
 
 def test_it_listens_on_the_named_address_alone(flagged: RunningServer) -> None:
-    assert httpx.get(f"{flagged.url}/health").status_code == 200
+    assert httpx.get(f"{flagged.url}/health", timeout=60).status_code == 200
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{flagged.url.replace(ADDRESS, '127.0.0.1')}/health")
+        httpx.get(f"{flagged.url.replace(ADDRESS, '127.0.0.1')}/health", timeout=60)
 
 
 def test_every_origin_may_send_the_named_methods_and_headers(flagged: RunningServer) -> None:
@@ -94,7 +95,7 @@ def test_every_origin_may_send_the_named_methods_and_headers(flagged: RunningSer
             "access-control-request-method": method,
             "access-control-request-headers": header,
         }
-        return httpx.options(f"{flagged.url}/v1/completions", headers=headers)
+        return httpx.options(f"{flagged.url}/v1/completions", headers=headers, timeout=60)
 
     allowed = preflight("POST", "x-two")
     assert allowed.status_code == 200
@@ -108,25 +109,25 @@ def test_every_origin_may_send_the_named_methods_and_headers(flagged: RunningSer
 
 def test_the_pages_of_documentation_are_left_out(flagged: RunningServer) -> None:
     for path in ("/docs", "/redoc", "/openapi.json"):
-        assert httpx.get(flagged.url + path, headers=flagged.headers).status_code == 404, path
+        assert httpx.get(flagged.url + path, headers=flagged.headers, timeout=60).status_code == 404, path
 
 
 def test_finished_requests_are_not_logged(flagged: RunningServer) -> None:
     complete(flagged, request_id="unlogged", max_tokens=1)
-    assert httpx.get(f"{flagged.url}/health").status_code == 200
+    assert httpx.get(f"{flagged.url}/health", timeout=60).status_code == 200
     log = flagged.log.read_text()
     assert "INFO" in log
     assert "unlogged" not in log
 
 
 def test_the_type_of_the_weights_is_the_one_of_the_flag_and_told(flagged: RunningServer) -> None:
-    info = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers).json()
+    info = httpx.get(f"{flagged.url}/server_info", headers=flagged.headers, timeout=60).json()
     assert info["config"]["dtype"] == "float32"
     assert re.search(r"Loading .*float32", flagged.log.read_text())
 
 
 def test_a_context_that_the_cache_does_not_hold_is_lowered_and_told(flagged: RunningServer) -> None:
-    card = httpx.get(f"{flagged.url}/v1/models/demo", headers=flagged.headers).json()
+    card = httpx.get(f"{flagged.url}/v1/models/demo", headers=flagged.headers, timeout=60).json()
     assert card["max_model_len"] == NUM_CACHED_TOKENS
     assert f"max_model_len is lowered from 2048 to {NUM_CACHED_TOKENS}" in flagged.log.read_text()
     assert "20 blocks of 32 tokens" in flagged.log.read_text()
@@ -199,11 +200,13 @@ def test_prompts_beyond_the_tokens_that_may_wait_are_sent_away(flagged: RunningS
     long = {"prompt": "Hello", "max_tokens": 600, "n": 40, "ignore_eos": True, "stream": True}
     with (
         concurrent.futures.ThreadPoolExecutor() as pool,
-        httpx.stream("POST", f"{flagged.url}/v1/completions", json=long, headers=flagged.headers) as response,
+        httpx.stream(
+            "POST", f"{flagged.url}/v1/completions", json=long, headers=flagged.headers, timeout=60
+        ) as response,
     ):
         lines = response.iter_lines()
         next(lines)
-        assert _metric(flagged, "num_requests_running") == 1  # of 40 answers
+        wait_until(lambda: _metric(flagged, "num_requests_running") == 1)  # of 40 answers
         load = _load(flagged)
         waiting = pool.submit(complete, flagged, **body, n=3)
         while _load(flagged) <= load:
@@ -220,10 +223,10 @@ def test_prompts_beyond_the_tokens_that_may_wait_are_sent_away(flagged: RunningS
 
 def _load(server: RunningServer) -> int:
     """How many answers the server has to give."""
-    return httpx.get(f"{server.url}/load", headers=server.headers).json()["server_load"]
+    return httpx.get(f"{server.url}/load", headers=server.headers, timeout=60).json()["server_load"]
 
 
 def _metric(server: RunningServer, name: str) -> float:
-    text = httpx.get(f"{server.url}/metrics", headers=server.headers).text
+    text = httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=60).text
     (value,) = re.findall(rf'^vllm:{name}{{model_name="demo"}} (\S+)$', text, re.MULTILINE)
     return float(value)

@@ -264,7 +264,7 @@ def test_other_errors_have_the_form_of_the_api(http: httpx.Client, server: Runni
     refused(http.get(PATH), 405, "invalid_request_error", "GET")
     refused(http.post(PATH, content=b" " * 50_000_000), 413, "request_too_large", "33554432")
     for headers in ({}, {"x-api-key": "wrong"}, {"authorization": "Bearer wrong"}, {"authorization": server.api_key}):
-        answer = httpx.post(f"{server.url}{PATH}", json=ASKED, headers=headers)
+        answer = httpx.post(f"{server.url}{PATH}", json=ASKED, headers=headers, timeout=60)
         refused(answer, 401, "authentication_error", "API key")
 
 
@@ -274,7 +274,7 @@ def test_key_is_taken_from_either_header(server: RunningServer) -> None:
         {"authorization": f"Bearer {server.api_key}"},
         {"x-api-key": "another-key", "authorization": "Bearer wrong"},
     ):
-        assert httpx.get(f"{server.url}/v1/models", headers=headers).status_code == 200
+        assert httpx.get(f"{server.url}/v1/models", headers=headers, timeout=60).status_code == 200
 
 
 def test_package_raises_its_own_errors(server: RunningServer, client: anthropic.Anthropic) -> None:

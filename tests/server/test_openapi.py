@@ -141,7 +141,7 @@ def test_errors_have_what_the_document_says(
     judge = Draft202012Validator({"$ref": "#/components/schemas/ErrorResponse", "components": document["components"]})
     answers = (
         http.post("/v1/completions", content=b"{"),
-        httpx.post(f"{server.url}/v1/completions"),
+        httpx.post(f"{server.url}/v1/completions", timeout=60),
         http.post("/v1/completions", json={"prompt": "a", "model": "other"}),
         http.post("/v1/completions", content=b" " * 50_000_000),
     )
@@ -167,7 +167,7 @@ def test_what_the_model_does_not_answer_is_not_described_as_served(document: dic
 def test_key_is_asked_for_where_the_document_says_so(document: dict[str, Any], server: RunningServer) -> None:
     assert document["components"]["securitySchemes"]["apiKey"] == {"type": "http", "scheme": "bearer"}
     for path, method, operation in operations(document):
-        without_key = httpx.request(method, server.url + path.replace("{model}", "demo"))
+        without_key = httpx.request(method, server.url + path.replace("{model}", "demo"), timeout=60)
         assert (without_key.status_code == 401) == ("security" in operation) == ("401" in operation["responses"]), path
 
 
@@ -231,4 +231,4 @@ def test_docs_page_loads_all_it_needs_from_this_server(http: httpx.Client) -> No
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/docs/swagger-ui-bundle.js"])
 def test_docs_need_the_key(server: RunningServer, path: str) -> None:
-    assert httpx.get(server.url + path).status_code == 401
+    assert httpx.get(server.url + path, timeout=60).status_code == 401

@@ -62,25 +62,25 @@ def shifts(before: dict[int, float], after: dict[int, float], token_id: int) -> 
 
 
 def test_float32_weights_stay_float32_and_the_log_says_so(other: RunningServer) -> None:
-    info = httpx.get(f"{other.url}/server_info", headers=other.headers).json()
+    info = httpx.get(f"{other.url}/server_info", headers=other.headers, timeout=60).json()
     assert info["engine"]["dtype"] == "float32"
     assert "(LlamaForCausalLM, float32)" in other.log.read_text()
 
 
 def test_a_name_may_hold_slashes_and_spaces(other: RunningServer) -> None:
-    card = httpx.get(f"{other.url}/v1/models/{NAME}", headers=other.headers)
+    card = httpx.get(f"{other.url}/v1/models/{NAME}", headers=other.headers, timeout=60)
     assert read_model(card.json()).id == NAME
     assert other.openai().completions.create(model=NAME, prompt="The", max_tokens=1).choices
 
 
 def test_every_origin_gets_permission(other: RunningServer) -> None:
-    answer = httpx.get(f"{other.url}/version", headers={"origin": "https://anybody.example"})
+    answer = httpx.get(f"{other.url}/version", headers={"origin": "https://anybody.example"}, timeout=60)
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/redoc", "/openapi.json"])
 def test_pages_can_be_left_out(other: RunningServer, path: str) -> None:
-    response = httpx.get(f"{other.url}{path}", headers=other.headers)
+    response = httpx.get(f"{other.url}{path}", headers=other.headers, timeout=60)
     assert response.status_code == 404
     assert read_error(response).type == "NotFoundError"
 
@@ -88,7 +88,7 @@ def test_pages_can_be_left_out(other: RunningServer, path: str) -> None:
 @pytest.mark.parametrize("path", ["/sleep", "/wake_up", "/collective_rpc", "/is_sleeping"])
 def test_other_development_endpoints_are_absent_even_with_their_flag(other: RunningServer, path: str) -> None:
     for method in ("GET", "POST"):
-        response = httpx.request(method, f"{other.url}{path}", headers=other.headers)
+        response = httpx.request(method, f"{other.url}{path}", headers=other.headers, timeout=60)
         assert response.status_code == 404
         assert f"There is no {path} here" in read_error(response).message
 
@@ -113,7 +113,7 @@ def test_without_a_chat_template_the_error_says_what_to_do(other: RunningServer)
 def test_special_tokens_stand_in_front_of_texts_but_not_of_conversations(other: RunningServer) -> None:
     def prompt(path: str, **fields: Any) -> list[int]:
         body = {"max_tokens": 1, "return_token_ids": True, **fields}
-        answer = httpx.post(other.url + path, json=body, headers=other.headers).json()
+        answer = httpx.post(other.url + path, json=body, headers=other.headers, timeout=60).json()
         return answer["prompt_token_ids"] if "chat" in path else answer["choices"][0]["prompt_token_ids"]
 
     text = "The quick brown fox"
@@ -130,7 +130,7 @@ def test_special_tokens_stand_in_front_of_texts_but_not_of_conversations(other: 
 
 
 def test_a_text_may_be_cut_to_the_context(other: RunningServer) -> None:
-    limit = httpx.get(f"{other.url}/v1/models/{NAME}", headers=other.headers).json()["max_model_len"]
+    limit = httpx.get(f"{other.url}/v1/models/{NAME}", headers=other.headers, timeout=60).json()["max_model_len"]
     answer = post(other, prompt="fox " * 9000, truncate_prompt_tokens=-1)
     assert answer["usage"]["total_tokens"] == limit
 
@@ -232,7 +232,9 @@ def test_the_more_important_of_two_that_wait_is_served_first(other: RunningServe
     # The one that takes all places is left once both wait, long before its end.
     endless = {**body, "max_tokens": 4000, "stream": True}
     with ThreadPoolExecutor() as pool:
-        with httpx.stream("POST", f"{other.url}/v1/completions", json=endless, headers=other.headers) as response:
+        with httpx.stream(
+            "POST", f"{other.url}/v1/completions", json=endless, headers=other.headers, timeout=60
+        ) as response:
             lines = response.iter_lines()
             next(lines)
             waiting = [pool.submit(ask, "unimportant", 9)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from tests.faults.processes import wait_until
 from tests.running_server import RunningServer, start_server
 from tests.tiny_poolers import (
     MAX_LENGTH,
@@ -421,7 +421,7 @@ def test_invocations_of_a_model_that_pools_alone(embedder: RunningServer) -> Non
         ({"input": "x", "messages": []}, "either input or messages"),
     ):
         assert said in error_of(embedder, "/invocations", **body)["message"]
-    paths = httpx.get(f"{embedder.url}/openapi.json", headers=embedder.headers).json()["paths"]
+    paths = httpx.get(f"{embedder.url}/openapi.json", headers=embedder.headers, timeout=60).json()["paths"]
     described = paths["/invocations"]["post"]
     content = described["requestBody"]["content"]["application/json"]
     names = {choice["$ref"].rpartition("/")[2] for choice in content["schema"]["anyOf"]}
@@ -451,32 +451,26 @@ def test_a_client_that_leaves_takes_its_texts_along(decoder: RunningServer) -> N
     body = json.dumps({"input": ["the lazy dog jumps over the fox " * 20] * 3000})
     connection = http.client.HTTPConnection(decoder.url.removeprefix("http://"))
     connection.request("POST", "/v1/embeddings", body, decoder.headers)
-    _wait_until(lambda: NONE_WAITS not in _metrics(decoder), "the engine has none of the texts")
+    wait_until(lambda: NONE_WAITS not in _metrics(decoder))
     connection.close()
-    _wait_until(lambda: "finished=aborted" in decoder.log.read_text(), "nobody says that the client left")
-    _wait_until(lambda: NONE_WAITS in _metrics(decoder), "texts of a client that left are still waiting")
-
-
-def _wait_until(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(0.05)
+    wait_until(lambda: "finished=aborted" in decoder.log.read_text())
+    wait_until(lambda: NONE_WAITS in _metrics(decoder))
 
 
 def _metrics(running: RunningServer) -> str:
-    return httpx.get(running.url + "/metrics", headers=running.headers).text
+    return httpx.get(running.url + "/metrics", headers=running.headers, timeout=60).text
 
 
 def test_metrics_and_the_log_count_texts(classifier: RunningServer) -> None:
     def finished() -> float:
-        text = httpx.get(classifier.url + "/metrics", headers=classifier.headers).text
+        text = httpx.get(classifier.url + "/metrics", headers=classifier.headers, timeout=60).text
         name = 'vllm:request_success_total{finished_reason="stop",model_name="demo"}'
         return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
 
     before = finished()
     post(classifier, "/classify", input=["a", "b"], request_id="seen")
     assert finished() == before + 2
+    wait_until(lambda: "classify-seen" in classifier.log.read_text())  # written behind the answer
     (line,) = [line for line in classifier.log.read_text().splitlines() if "classify-seen" in line]
     assert "texts=2" in line
     assert "finished=stop" in line

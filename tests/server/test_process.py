@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.faults.processes import fork_server_at_its_start, is_alive, metric, wait_for_engine, wait_until
 from tests.running_server import RunningServer, start_server
 
 SECRET = "A secret that no log may hold"
@@ -33,22 +33,23 @@ def start(tmp_path: Path) -> Iterator[Callable[..., RunningServer]]:
     for server in started:
         if server.process.poll() is None:
             server.process.kill()
-            server.process.wait(30)
+            server.process.wait(240)
 
 
 def children(server: RunningServer) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children(recursive=True)
 
 
-def engine_of(server: RunningServer) -> psutil.Process:
-    (engine,) = [child for child in children(server) if child.name() == "zqserve-engine"]
-    return engine
-
-
 def assert_all_end(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=20)
-    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
-    assert alive == []
+    wait_until(lambda: not any(is_alive(process) for process in processes))
+
+
+def listens(server: RunningServer) -> bool:
+    try:
+        httpx.get(f"{server.url}/health", timeout=60)
+    except httpx.TransportError:
+        return False
+    return True
 
 
 def test_sigterm_completes_the_running_stream_and_leaves_nothing(
@@ -61,12 +62,14 @@ def test_sigterm_completes_the_running_stream_and_leaves_nothing(
     (folder,) = tmp_path.glob("zqserve-*")
     assert folder.stat().st_mode & 0o777 == 0o700
     body = {"prompt": SECRET, "max_tokens": 100, "ignore_eos": True, "stream": True, "request_id": "known"}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers) as response:
+    with httpx.stream(
+        "POST", f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60
+    ) as response:
         lines = response.iter_lines()
         next(lines)
         server.process.send_signal(signal.SIGTERM)
         assert [line for line in lines if line][-1] == "data: [DONE]"
-    assert server.process.wait(60) == 0
+    assert server.process.wait(240) == 0
     assert_all_end(processes)
     assert list(tmp_path.glob("zqserve-*")) == []
     (line,) = [line for line in server.log.read_text().splitlines() if "cmpl-known" in line]
@@ -78,7 +81,7 @@ def test_sigterm_completes_the_running_stream_and_leaves_nothing(
 def test_sigint_ends_a_server_on_a_unix_socket(start: Callable[..., RunningServer], tmp_path: Path) -> None:
     path = tmp_path / "socket"
     server = start("--uds", str(path), "--uvicorn-log-level", "warning", wait=False)
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as client:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost", timeout=60) as client:
         server.wait_until_healthy(client)
     processes = children(server)
     assert server.stop(signal.SIGINT) == 0
@@ -89,31 +92,26 @@ def test_sigint_ends_a_server_on_a_unix_socket(start: Callable[..., RunningServe
 
 def test_loading_server_says_so_and_ends_at_once_on_a_signal(start: Callable[..., RunningServer]) -> None:
     server = start(wait=False)
-    deadline = time.monotonic() + 60
-    response = None
-    while response is None and time.monotonic() < deadline:
-        try:
-            response = httpx.get(f"{server.url}/health")
-        except httpx.TransportError:
-            time.sleep(0.01)
-    assert response is not None
+    forks = fork_server_at_its_start(server)
+    forks.suspend()  # it loads until we have asked
+    wait_until(lambda: listens(server))
+    response = httpx.get(f"{server.url}/health", timeout=60)
     assert response.status_code == 503
     assert response.headers["retry-after"] == "1"
     assert "loading" in response.json()["error"]["message"]
-    ping = httpx.post(f"{server.url}/ping")
+    ping = httpx.post(f"{server.url}/ping", timeout=60)
     assert (ping.status_code, ping.content) == (503, response.content)
-    refused = httpx.post(f"{server.url}/v1/completions", json={"prompt": "a"}, headers=server.headers)
+    refused = httpx.post(f"{server.url}/v1/completions", json={"prompt": "a"}, headers=server.headers, timeout=60)
     assert refused.status_code == 503
     processes = children(server)
+    forks.resume()
     assert server.stop() == 0
     assert_all_end(processes)
 
 
 def test_signal_before_anything_is_up_ends_with_status_0(start: Callable[..., RunningServer]) -> None:
     server = start(wait=False)
-    deadline = time.monotonic() + 60
-    while not children(server) and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_until(lambda: bool(children(server)), pause=0.001)
     processes = children(server)
     assert server.stop() == 0
     assert_all_end(processes)
@@ -123,14 +121,15 @@ def test_workers_share_their_metrics_and_die_with_a_killed_launcher(start: Calla
     server = start("--workers", "2")
     body = {"prompt": "Hello", "max_tokens": 3, "ignore_eos": True}
     for _ in range(12):  # each over a new connection: both workers get some
-        assert httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers).status_code == 200
+        assert (
+            httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60).status_code == 200
+        )
     for _ in range(6):
-        text = httpx.get(f"{server.url}/metrics", headers=server.headers).text
-        assert 'vllm:generation_tokens_total{model_name="demo"} 36.0' in text
+        wait_until(lambda: metric(server, "generation_tokens_total") == 36)
     processes = children(server)
     assert len(processes) >= 3
     server.process.kill()
-    server.process.wait(30)
+    server.process.wait(240)
     assert_all_end(processes)
 
 
@@ -140,16 +139,18 @@ def test_engine_that_may_not_be_restarted_ends_the_server_with_the_reason_last(
     server = start("--max-engine-restarts", "0")
     processes = children(server)
     body = {"prompt": "Hello", "max_tokens": 1000, "ignore_eos": True, "stream": True}
-    with httpx.stream("POST", f"{server.url}/v1/completions", json=body, headers=server.headers) as response:
+    with httpx.stream(
+        "POST", f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60
+    ) as response:
         lines = response.iter_lines()
         next(lines)
-        engine_of(server).kill()
+        wait_for_engine(server).kill()
         events = [line for line in lines if line]
     error = json.loads(events[-2].removeprefix("data: "))["error"]
     assert (error["type"], error["param"], error["code"]) == ("InternalServerError", None, 500)
     assert "The engine cannot be restarted" in error["message"]
     assert events[-1] == "data: [DONE]"
-    assert server.process.wait(60) == 1
+    assert server.process.wait(240) == 1
     last = server.log.read_text().splitlines()[-1]
     assert "The engine was ended by signal SIGKILL" in last
     assert "0 restarts" in last
@@ -161,7 +162,7 @@ def test_address_in_use_is_an_error(start: Callable[..., RunningServer]) -> None
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         server = start("--port", str(taken.getsockname()[1]), wait=False)
-        assert server.process.wait(60) == 1
+        assert server.process.wait(240) == 1
     assert "Cannot listen on 127.0.0.1" in server.log.read_text()
 
 
@@ -179,7 +180,7 @@ def test_mistake_that_shows_at_start_ends_the_server_with_a_message(
     start: Callable[..., RunningServer], flags: tuple[str, ...], said: str
 ) -> None:
     server = start(*flags, wait=False)
-    assert server.process.wait(60) == 1
+    assert server.process.wait(240) == 1
     log = server.log.read_text()
     assert said in log
     assert "Traceback" not in log

@@ -38,7 +38,7 @@ def chat_texts(server: RunningServer, **fields: Any) -> list[str]:
 def token_id(server: RunningServer, piece: str) -> int:
     """The id of a text that is one token."""
     body = {"prompt": piece, "add_special_tokens": False}
-    (found,) = httpx.post(f"{server.url}/tokenize", json=body, headers=server.headers).json()["tokens"]
+    (found,) = httpx.post(f"{server.url}/tokenize", json=body, headers=server.headers, timeout=60).json()["tokens"]
     return found
 
 
@@ -117,7 +117,7 @@ def test_every_seed_of_64_bits_is_one(server: RunningServer, seed: int) -> None:
 def test_16384_answers_are_the_most(server: RunningServer, field: str) -> None:
     for number, param in ((16_384, "temperature"), (16_385, field)):  # it is looked at before the temperature
         body = {"prompt": PROMPT, field: number, "temperature": 3}
-        error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers))
+        error = read_error(httpx.post(f"{server.url}/v1/completions", json=body, headers=server.headers, timeout=60))
         assert (error.code, error.type, error.param) == (400, "BadRequestError", param)
 
 
@@ -223,7 +223,7 @@ def test_logprobs_are_the_models_own_whatever_is_drawn_from(server: RunningServe
 
 
 def test_the_end_of_the_context_ends_an_answer_with_length(server: RunningServer) -> None:
-    limit = httpx.get(f"{server.url}/v1/models/demo", headers=server.headers).json()["max_model_len"]
+    limit = httpx.get(f"{server.url}/v1/models/demo", headers=server.headers, timeout=60).json()["max_model_len"]
     prompt = [5 + number % 90 for number in range(limit - 6)]
     fields = {"prompt": prompt, "ignore_eos": True, "temperature": 0}
     answer = test_http_completions.post(server, max_tokens=limit, **fields)
@@ -235,7 +235,7 @@ def test_the_end_of_the_context_ends_an_answer_with_length(server: RunningServer
 
 
 def test_a_chat_without_a_limit_fills_the_context(server: RunningServer) -> None:
-    limit = httpx.get(f"{server.url}/v1/models/demo", headers=server.headers).json()["max_model_len"]
+    limit = httpx.get(f"{server.url}/v1/models/demo", headers=server.headers, timeout=60).json()["max_model_len"]
     messages = [{"role": "user", "content": "a " * (limit - 200)}]
     fields = {"messages": messages, "chat_template": AS_IT_IS, "ignore_eos": True, "max_tokens": None}
     answer = test_http_chat.post(server, **fields)

@@ -34,7 +34,7 @@ def post(server: RunningServer, path: str, **body: object) -> bytes:
 
 def counted(server: RunningServer, handler: str, method: str, status: int) -> float:
     """How many HTTP requests of a kind the server has counted."""
-    text = httpx.get(f"{server.url}/metrics", headers=server.headers).text
+    text = httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=60).text
     labels = f'handler="{handler}",method="{method}",status="{status}"'
     found = re.search(rf"^http_requests_total{{{re.escape(labels)}}} (\S+)$", text, re.MULTILINE)
     return 0.0 if found is None else float(found[1])
@@ -63,6 +63,6 @@ def test_a_client_that_leaves_before_its_answer_begins_is_counted(server: Runnin
 def test_methods_and_paths_that_clients_make_up_are_counted_as_one(server: RunningServer) -> None:
     before = counted(server, "other", "other", 404)
     for number in range(5):
-        httpx.request(f"MADEUP{number}", f"{server.url}/made/up/{number}", headers=server.headers)
+        httpx.request(f"MADEUP{number}", f"{server.url}/made/up/{number}", headers=server.headers, timeout=60)
     assert counted(server, "other", "other", 404) == before + 5
-    assert "MADEUP" not in httpx.get(f"{server.url}/metrics", headers=server.headers).text
+    assert "MADEUP" not in httpx.get(f"{server.url}/metrics", headers=server.headers, timeout=60).text

@@ -4,24 +4,26 @@ then a message is cut, changed, sent twice, too late, not at all, or as another 
 
 from __future__ import annotations
 
+import itertools
 import random
 import sys
 
-SHARE = 0.02
-"""Of the messages that something happens to."""
+PERIOD = 50
+"""Something happens to one message of so many, in turn one thing after the other."""
 
 if any(argument.startswith("zqserve") for argument in sys.orig_argv):
     import zmq
 
     send_multipart = zmq.Socket.send_multipart
     dice = random.Random(4)
+    numbers, faults = itertools.count(1), itertools.cycle(range(6))
     held_back: list[list[bytes]] = []
 
     def spoil(frames: list[bytes]) -> list[list[bytes]]:
         """What is sent in the place of a message: identity, if it has one, seal and payload."""
         *before, seal, payload = frames
         at = dice.randrange(len(payload))
-        match dice.randrange(6):
+        match next(faults):
             case 0:
                 return [[*before, seal, payload[:at]]]
             case 1:
@@ -38,7 +40,7 @@ if any(argument.startswith("zqserve") for argument in sys.orig_argv):
 
     def send_badly(socket, frames, flags=0, **options):
         late, held_back[:] = held_back[:], []
-        instead = spoil(frames) if dice.random() < SHARE else [frames]
+        instead = spoil(frames) if next(numbers) % PERIOD == 0 else [frames]
         for message in [*instead, *late]:
             send_multipart(socket, message, flags, **options)
 
