@@ -15,7 +15,14 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from tqdm import tqdm
 
-from .engine_core.config import Dtype, LoadFormat, LogprobsFlag, SchedulingPolicy, logprobs_mode_of
+from .engine_core.config import (
+    Dtype,
+    LoadFormat,
+    LogprobsFlag,
+    Quantization,
+    SchedulingPolicy,
+    logprobs_mode_of,
+)
 from .engine_core.errors import InvalidRequestError, RequestFailedError
 from .engine_core.guided_params import backend_options
 from .engine_core.messages import EngineRequest, Grammar
@@ -78,6 +85,7 @@ class LLM:
         pooler_config: Mapping[str, Any] | None = None,
         override_pooler_config: Mapping[str, Any] | None = None,
         dtype: Dtype | torch.dtype = "auto",
+        quantization: Quantization | None = None,
         load_format: LoadFormat = "auto",
         seed: int = 0,
         max_model_len: int | None = None,
@@ -105,6 +113,7 @@ class LLM:
 
         seed: of the requests that have none of their own, so that a script brings the same each time it runs.
         chat_template: path or text of a Jinja2 template, instead of the model's.
+        quantization: "int8" rounds the weights of linear layers when they are loaded, on a CPU with AMX.
         download_dir: another Hugging Face cache than HF_HUB_CACHE to look a name up in; nothing is downloaded.
         generation_config: where the default sampling parameters are: "auto" (the model's), "vllm" (none), a folder;
         override_generation_config goes over them.
@@ -150,6 +159,7 @@ class LLM:
                 tokenizer=tokenizer_dir,
                 dtype=str(dtype).removeprefix("torch."),
                 max_model_len=self._model.max_model_len,
+                quantization=quantization or "none",
                 load_format=load_format,
                 seed=seed,
                 block_size=block_size,

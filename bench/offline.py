@@ -1,6 +1,7 @@
-"""Output tokens a second of the offline engine, by batch size, and of plain transformers beside it.
+"""Output tokens a second of the offline engine, by batch size, and beside it with int8 weights, or plain transformers.
 
-    python bench/offline.py --model demo/model --batch 1 8 32 --input 64 --output 64 [--transformers]
+    python bench/offline.py --model demo/model --batch 1 8 32 --input 64 --output 64 [--quantization int8]
+                            [--transformers]
 
 Prompts are random tokens, answers greedy and of full length, so the work is the same for both.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from zqserve import LLM, SamplingParams
 from zqserve.bench.common.picture import Panel
 from zqserve.bench.common.report import Report, add_report_arguments, publish
+from zqserve.engine_core.config import Quantization
 
 
 def main() -> None:
@@ -27,11 +29,14 @@ def main() -> None:
     parser.add_argument("--input", type=int, default=64, help="tokens of a prompt")
     parser.add_argument("--output", type=int, default=64, help="tokens of an answer")
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--quantization", choices=["int8"], help="run the engine with these weights too")
     parser.add_argument("--transformers", action="store_true", help="run transformers' generate too")
     add_report_arguments(parser)
     args = parser.parse_args()
 
     engines = {"zqserve": _zqserve(args.model, args.output)}
+    if args.quantization is not None:
+        engines[args.quantization] = _zqserve(args.model, args.output, args.quantization)
     if args.transformers:
         engines["transformers"] = _transformers(args.model, args.output)
     vocab_size = json.loads((Path(args.model) / "config.json").read_text())["vocab_size"]
@@ -43,6 +48,8 @@ def main() -> None:
             row[name] = max(
                 _speed(generate, batch, args.input, args.output, vocab_size, run) for run in range(args.runs)
             )
+        if args.quantization is not None:
+            row["ratio"] = row[args.quantization] / row["zqserve"]
         figures.append(row)
     lines = {name: [(row["batch"], row[name]) for row in figures] for name in engines}
     panel = Panel("Offline throughput", "output tokens a second", "requests at once", lines, log_x=True)
@@ -61,8 +68,8 @@ def _speed(generate: Generate, batch: int, num_input: int, num_output: int, voca
     return batch * num_output / (time.perf_counter() - started)
 
 
-def _zqserve(model: str, num_output: int) -> Generate:
-    llm = LLM(model)
+def _zqserve(model: str, num_output: int, quantization: Quantization = "none") -> Generate:
+    llm = LLM(model, quantization=quantization)
     params = SamplingParams(temperature=0, max_tokens=num_output, ignore_eos=True, detokenize=False)
     return lambda prompts: llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], params, use_tqdm=False)
 

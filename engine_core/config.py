@@ -10,6 +10,7 @@ from .serving_mode import ConvertFlag, RunnerFlag, TaskFlag
 
 Dtype = Literal["auto", "half", "float16", "bfloat16", "float", "float32"]
 LoadFormat = Literal["auto", "safetensors", "pt", "dummy"]
+Quantization = Literal["none", "int8"]
 SchedulingPolicy = Literal["fcfs", "priority"]
 LogprobsMode = Literal["raw", "processed"]
 LogprobsFlag = Literal["raw", "raw_logprobs", "processed", "processed_logprobs"]
@@ -28,6 +29,8 @@ class EngineConfig:
     tokenizer: str | None = None
     """Directory of the tokenizer; None: that of the model. Read for guided decoding alone."""
     dtype: Dtype = "auto"
+    quantization: Quantization = "none"
+    """"int8": the weights of linear layers are rounded when they are loaded."""
     max_model_len: int | None = None
     """Longest prompt plus output, in tokens; None: what the model was made for."""
     load_format: LoadFormat = "auto"

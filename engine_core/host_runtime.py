@@ -36,3 +36,10 @@ def tune_allocator() -> None:
     if mallopt is not None:
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
         mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
+
+
+def give_back_freed_memory() -> None:
+    """Give what loading a model has freed, and no step may ever need, back to the system. For glibc alone."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

@@ -6,6 +6,7 @@ The same for all layers of a model, so it is made once a step. The kernels read 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numba import njit
@@ -36,8 +37,12 @@ class AttentionBatch:
     query_start: np.ndarray
     context_len: np.ndarray
     block_table: np.ndarray
+    written_early: np.ndarray
+    write_seq: np.ndarray
     num_writes: int
     """Groups of tokens whose keys and values are written before any attention begins."""
+    last_position: int
+    """The highest of all tokens."""
     values: np.ndarray
     """int64 [BATCH_SIZE]: numbers, and addresses of parts of `lists` and of the block table, as the kernels read them.
     """
@@ -47,8 +52,33 @@ class AttentionBatch:
     item_seq, item_start: the work items, as a sequence and the first of its query tokens, the costly ones first;
     written_early: of each sequence, whether its keys and values are written before any attention begins: where it is
     several items, and where it fills a block, since another sequence of the step may share that. Else the item does it;
-    write_seq, write_start: like the items, in steps of `WRITE_TOKENS`, what is written early.
+    write_seq, write_start: like the items, in steps of `WRITE_TOKENS`, what is written early. There is room for a group
+    of each sequence.
     """
+
+    def moved(self, positions: list[int], filling: list[int]) -> AttentionBatch:
+        """The batch of the next step, if in both each sequence computes one token; this one's arrays become its own.
+
+        positions: of the tokens; filling: the sequences whose block they fill. The order of the items stays: where the
+        sequences move on together, so does which of them are the longest.
+        """
+        self.context_len[:] = positions
+        if filling or self.num_writes:
+            self.written_early[:] = 0
+            self.written_early[filling] = 1
+            self.write_seq[: len(filling)] = filling
+            self.values[NUM_WRITES] = len(filling)
+        return AttentionBatch(
+            self.query_start,
+            self.context_len,
+            self.block_table,
+            self.written_early,
+            self.write_seq,
+            len(filling),
+            max(positions),
+            self.values,
+            self.lists,
+        )
 
 
 def make_batch(
@@ -74,17 +104,27 @@ def make_batch(
         seqs, starts = seqs[order], starts[order]
     early = (context_lens % block_size + query_lens >= block_size) | (query_lens > tokens_per_item)
     write_seqs, write_starts = _cut(np.where(early, query_lens, 0), WRITE_TOKENS) if early.any() else (_NOTHING,) * 2
-    parts = (query_start, context_lens, seqs, starts, early, write_seqs, write_starts)
+    num_writes, room = len(write_seqs), max(len(write_seqs), num_seqs)
+    writes = _filled_up(write_seqs, room), _filled_up(write_starts, room)
+    parts = (query_start, context_lens, seqs, starts, early, *writes)
     lists = np.concatenate(parts, dtype=np.int32, casting="unsafe")
+    begins = list(accumulate(map(len, parts), initial=0))
     values = np.empty(BATCH_SIZE, np.int64)
-    values[:FIRST_LIST] = len(seqs), len(write_seqs), block_table.shape[1], tokens_per_item, block_table.ctypes.data
-    address = lists.ctypes.data
-    for place, part in enumerate(parts, FIRST_LIST):
-        values[place] = address
-        address += 4 * len(part)
-    return AttentionBatch(
-        query_start, lists[num_seqs + 1 : 2 * num_seqs + 1], block_table, len(write_seqs), values, lists
-    )
+    values[:FIRST_LIST] = len(seqs), num_writes, block_table.shape[1], tokens_per_item, block_table.ctypes.data
+    values[FIRST_LIST:] = begins[:-1]
+    values[FIRST_LIST:] *= lists.itemsize
+    values[FIRST_LIST:] += lists.ctypes.data
+    query_start, context_len, _, _, written_early, write_seq, _ = (lists[a:b] for a, b in pairwise(begins))
+    last_position = int((context_lens + query_lens).max()) - 1
+    tables = (query_start, context_len, block_table, written_early, write_seq)
+    return AttentionBatch(*tables, num_writes, last_position, values, lists)
+
+
+def _filled_up(numbers: np.ndarray, size: int) -> np.ndarray:
+    """With zeros behind them."""
+    filled = np.zeros(size, np.int32)
+    filled[: len(numbers)] = numbers
+    return filled
 
 
 _NOTHING = np.zeros(0, np.int32)

@@ -22,8 +22,10 @@ import torch
 from .simd import CACHE_LINE
 from .thread_pool import CALL_SIZE, ThreadPool
 
-KEPT_BYTES = 4 << 20
-"""Buffers of small steps stay for the next one; larger ones are given back, since a step of prompts may need many."""
+KEPT_BYTES, KEPT_TIMES = 4 << 20, 4
+"""Buffers stay for the next step, but for those that are larger than that and so many times larger than what it needs:
+a step of prompts may need many. The logits of a decode step alone may take tens of megabytes, whose pages the system
+would have to fetch at each step."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class KernelSequence:
     def __init__(self, threads: ThreadPool, num_counts: int) -> None:
         self._threads = threads
         self._buffers: list[Buffer] = []
+        self._passing: dict[tuple[int, int], Buffer] = {}
         self._calls: list[_Call] = []
         self._arguments: list[int] = []
         self._patches: list[tuple[int, int, int]] = []
@@ -74,6 +77,13 @@ class KernelSequence:
         buffer = Buffer(len(self._buffers), row_bytes, count)
         self._buffers.append(buffer)
         return buffer
+
+    def passing_buffer(self, row_bytes: int, count: int) -> Buffer:
+        """A buffer for what one call leaves to the very next one; the same for all who ask for this size."""
+        key = row_bytes, count
+        if key not in self._passing:
+            self._passing[key] = self.buffer(row_bytes, count)
+        return self._passing[key]
 
     def append(
         self,
@@ -110,7 +120,9 @@ class KernelSequence:
         sizes = [-(-buffer.row_bytes * counts[buffer.count] // CACHE_LINE) * CACHE_LINE for buffer in self._buffers]
         self._starts = np.cumsum([0, *sizes[:-1]]).tolist()
         needed = sum(sizes) + CACHE_LINE
-        if self._memory is None or self._memory.numel() < needed:
+        self._views, self._arrays = {}, {}
+        if self._memory is None or not needed <= self._memory.numel() <= max(KEPT_BYTES, KEPT_TIMES * needed):
+            self._memory = None  # first, since both may be large
             self._memory = torch.empty(needed, dtype=torch.uint8)
         start = -(-self._memory.data_ptr() // CACHE_LINE) * CACHE_LINE
         self._starts = [start - self._memory.data_ptr() + offset for offset in self._starts]
@@ -120,12 +132,11 @@ class KernelSequence:
         blocks.arguments[blocks.row_places] = num_rows[blocks.row_counts]
         blocks.calls[:, 2] = num_rows[blocks.call_counts] >= blocks.parallel_from
         self._counts = list(counts)
-        self._views, self._arrays = {}, {}
 
     def run(self) -> None:
         """Make all calls, for the counts that were prepared."""
         assert self._built is not None, "`prepare` comes first"
-        self._threads.run_calls(self._built.calls)
+        self._threads.run_calls(self._built.calls_address, len(self._calls))
 
     def view(self, buffer: Buffer, dtype: torch.dtype) -> torch.Tensor:
         """A buffer as [num_rows, row_size]; its content lasts until the next run."""
@@ -147,12 +158,6 @@ class KernelSequence:
         start = self._starts[buffer.number]
         return self._memory[start : start + self._counts[buffer.count] * buffer.row_bytes]
 
-    def release(self) -> None:
-        """Give the buffers back where they are large; views of them keep theirs."""
-        if self._memory is not None and self._memory.numel() > KEPT_BYTES:
-            self._memory = None
-            self._views, self._arrays = {}, {}
-
     def _build(self) -> _Blocks:
         padded = np.zeros(len(self._arguments) + CACHE_LINE // 8, np.int64)
         skipped = -padded.ctypes.data % CACHE_LINE // 8
@@ -165,6 +170,7 @@ class KernelSequence:
         return _Blocks(
             arguments=arguments,
             calls=calls,
+            calls_address=calls.ctypes.data,
             patched=patches[:, 0],
             patch_buffers=patches[:, 1],
             patch_offsets=patches[:, 2],
@@ -181,6 +187,7 @@ class _Blocks:
 
     arguments: np.ndarray
     calls: np.ndarray
+    calls_address: int
     patched: np.ndarray
     patch_buffers: np.ndarray
     patch_offsets: np.ndarray

@@ -2,7 +2,8 @@
 
 `F.linear` lays the weight out anew, or reads it row by row, at each call; packed, a decode step is up to twice as fast,
 and the forms chosen here give a row the same bits in every batch: bfloat16 on AMX (`amx_linear`), bfloat16 elsewhere
-(oneDNN's own packed form, whose sums depend on the batch only for a single row), float32 (`fma_linear`).
+(oneDNN's own packed form, whose sums depend on the batch only for a single row), float32 (`fma_linear`). With an
+`Int8Rounding`, bfloat16 weights become int8 on AMX (`int8_linear`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import nn
 from .amx_linear import AmxLinear, pack_amx
 from .fma_linear import FmaLinear
 from .gated_activation import GatedActivation
+from .int8_linear import Int8Linear, pack_int8
+from .int8_weight import Int8Rounding
 from .simd import LANES
 from .thread_pool import ThreadPool
 
@@ -45,7 +48,7 @@ class PackedLinear(nn.Module):
         return self._linear(x, self._packed, self._bias, "none", [], "")
 
 
-Appendable = AmxLinear | FmaLinear
+Appendable = AmxLinear | Int8Linear | FmaLinear
 """Layers that a sequence of kernels can take."""
 
 
@@ -53,16 +56,18 @@ def can_be_appended(linear: nn.Module) -> TypeGuard[Appendable]:
     return isinstance(linear, Appendable) and linear.can_be_appended
 
 
-def pack(weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool) -> nn.Module | None:
+def pack(
+    weight: torch.Tensor, bias: torch.Tensor | None, threads: ThreadPool, rounding: Int8Rounding | None = None
+) -> nn.Module | None:
     """A packed layer that gives what `F.linear(x, weight, bias)` gives, or None where none fits.
 
-    weight: [out_features, in_features]; bias: [out_features].
+    weight: [out_features, in_features]; bias: [out_features]. With `rounding` a bfloat16 weight becomes int8.
     """
     if weight.device.type != "cpu":
         return None
     if weight.dtype == torch.float32:
         return FmaLinear(weight, bias, threads)
-    linear = pack_amx(weight, bias, threads)
+    linear = _pack_tiles(weight, bias, threads, rounding)
     if linear is not None:
         return linear
     if weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -83,7 +88,21 @@ class GatedLinear(nn.Module):
         return self._activation(self._linear(x))
 
 
-def pack_gated(linears: Sequence[nn.Linear], activation: str, threads: ThreadPool) -> nn.Module | None:
+def _pack_tiles(
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    threads: ThreadPool,
+    rounding: Int8Rounding | None,
+    activation: str | None = None,
+) -> nn.Module | None:
+    """A layer on the matrix unit, or None where there is none."""
+    linear = None if rounding is None else pack_int8(weight, bias, threads, rounding, activation)
+    return pack_amx(weight, bias, threads, activation) if linear is None else linear
+
+
+def pack_gated(
+    linears: Sequence[nn.Linear], activation: str, threads: ThreadPool, rounding: Int8Rounding | None = None
+) -> nn.Module | None:
     """A packed layer that computes `activation(gate) * up`, [..., size], or None where none fits.
 
     `linears` make gate and up: two layers, or one whose output holds the gate first; `activation` is one of
@@ -100,17 +119,19 @@ def pack_gated(linears: Sequence[nn.Linear], activation: str, threads: ThreadPoo
         by_turns, bias_by_turns = weight[order], None if bias is None else bias[order]
         if weight.dtype == torch.float32:
             return FmaLinear(by_turns, bias_by_turns, threads, activation)
-        linear = pack_amx(by_turns, bias_by_turns, threads, activation)
+        linear = _pack_tiles(by_turns, bias_by_turns, threads, rounding, activation)
         if linear is not None:
             return linear
-    linear = pack(weight, bias, threads)
+    linear = pack(weight, bias, threads, rounding)
     return None if linear is None else GatedLinear(linear, GatedActivation(activation, threads))
 
 
-def pack_together(linears: Sequence[nn.Linear], threads: ThreadPool) -> nn.Module | None:
+def pack_together(
+    linears: Sequence[nn.Linear], threads: ThreadPool, rounding: Int8Rounding | None = None
+) -> nn.Module | None:
     """One packed layer that gives the outputs of several layers of one input end to end, or None where none fits."""
     stacked = _stack(linears)
-    return None if stacked is None else pack(*stacked, threads)
+    return None if stacked is None else pack(*stacked, threads, rounding)
 
 
 def _stack(linears: Sequence[nn.Linear]) -> tuple[torch.Tensor, torch.Tensor | None] | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from .attention_batch import AttentionBatch
+from .int8_weight import Int8Weight
 from .philox import uniform
 from .rotary import Rotary
 from .sampling import AllowedTokens, SamplingRows
@@ -165,3 +166,16 @@ def _sample_row(logits: torch.Tensor, temperature: float, top_k: int, top_p: flo
         return int(logits.argmax())
     running = kept_weights(logits, temperature, top_k, top_p, min_p).cumsum(0)
     return int(torch.searchsorted(running, draw * running[-1], right=True).clamp(max=len(running) - 1))
+
+
+def int8_linear(
+    x: torch.Tensor, weight: Int8Weight, bias: torch.Tensor | None = None, residual: torch.Tensor | None = None
+) -> torch.Tensor:
+    """`Int8Linear.forward` without an activation, up to its rounding of x: x [..., in_features] bfloat16, the product
+    and the bias in float64.
+    """
+    y = x.double() @ (weight.values.double() * weight.scales.double()[:, None]).T
+    if bias is not None:
+        y += bias.double()
+    y = y.to(x.dtype)
+    return y if residual is None else residual + y

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from .simd import (
     load_f64,
     load_i64,
     max_of_tile,
+    max_of_tiles,
     scale_16,
     store_f32,
     store_f64,
@@ -40,6 +42,9 @@ from .threading_primitives import atomic_add
 
 NUM_BINS = (0x3F800000 >> 15) + 1
 """Bins of a weight in [0, 1] by the upper bits of its float32: 256 a power of two."""
+
+STRETCH = 16 * TILE
+"""Logits whose largest is found before lanes are compared with each other."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,12 @@ class SamplingRows:
     seed: np.ndarray
     sample_index: np.ndarray
     position: np.ndarray
+
+    @cached_property
+    def addresses(self) -> list[int]:
+        """Of the arrays, as the kernel takes them: costly to get, and the same for many steps."""
+        fields = (self.temperature, self.top_k, self.top_p, self.min_p, self.seed, self.sample_index, self.position)
+        return [array.ctypes.data for array in fields]
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,14 @@ class SamplingKernel:
         self._stride = 4 * padded + 16 * NUM_BINS + 16 * padded + 4 * TILE
         self._scratch = torch.empty(self._stride * threads.size, dtype=torch.uint8)
         self._arguments = KernelArguments(20)
+        self._arguments.values[13] = self._scratch.data_ptr()
+        self._arguments.values[14] = self._stride
+        self._set_tokens(0)
+
+    def _set_tokens(self, num_rows: int) -> None:
+        """Make room for as many tokens."""
+        self._tokens = np.empty(num_rows, np.int64)
+        self._arguments.values[12] = self._tokens.ctypes.data
 
     def sample(self, logits: torch.Tensor, rows: SamplingRows, allowed: AllowedTokens | None = None) -> np.ndarray:
         """logits float32 [num_rows, vocab_size], contiguous; those of tokens that are not allowed become -inf.
@@ -86,19 +105,11 @@ class SamplingKernel:
         Returns int64 [num_rows]; -1 where no logit is finite.
         """
         num_rows = logits.shape[0]
-        tokens = np.empty(num_rows, np.int64)
+        if num_rows > len(self._tokens):
+            self._set_tokens(2 * num_rows)
         v = self._arguments.values
         v[:5] = (0, 0, num_rows, self._vocab_size, logits.data_ptr())
-        v[5] = rows.temperature.ctypes.data
-        v[6] = rows.top_k.ctypes.data
-        v[7] = rows.top_p.ctypes.data
-        v[8] = rows.min_p.ctypes.data
-        v[9] = rows.seed.ctypes.data
-        v[10] = rows.sample_index.ctypes.data
-        v[11] = rows.position.ctypes.data
-        v[12] = tokens.ctypes.data
-        v[13] = self._scratch.data_ptr()
-        v[14] = self._stride
+        v[5:12] = rows.addresses
         if allowed is None:
             v[15] = 0
         else:
@@ -106,7 +117,7 @@ class SamplingKernel:
             v[16] = 4 * allowed.words.shape[1]
             v[17] = allowed.row.ctypes.data
         self._threads.run(self._sample, self._arguments, parallel=num_rows > 1)
-        return tokens
+        return self._tokens[:num_rows].copy()
 
     def score(self, logits: torch.Tensor, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Log-probabilities: logits float32 [num_rows, vocab_size], tokens int64 [num_rows].
@@ -123,8 +134,6 @@ class SamplingKernel:
         v[6] = log_sums.ctypes.data
         v[7] = logprobs.ctypes.data
         v[8] = ranks.ctypes.data
-        v[13] = self._scratch.data_ptr()
-        v[14] = self._stride
         self._threads.run(self._score, self._arguments, parallel=num_rows > 1)
         return log_sums, logprobs, ranks
 
@@ -144,12 +153,16 @@ def _sample(args):
             return
         logits = args[4] + 4 * row * size
         mask = load_i64(args[17] + 8 * row) if args[15] != 0 else -1
-        maximum = _forbid_others(logits, args[15] + args[16] * mask, size) if mask >= 0 else _row_max(logits, size)
+        first = 0
+        if mask >= 0:
+            maximum = _forbid_others(logits, args[15] + args[16] * mask, size)
+        else:
+            maximum, first = _row_max(logits, size)
         temperature = load_f32(args[5] + 4 * row)
         if not maximum > np.float32(-np.inf) or maximum == np.float32(np.inf):
             token = -1
         elif temperature == np.float32(0.0):
-            token = _first_equal(logits, maximum, size)
+            token = _first_equal(logits, maximum, first, size)
         else:
             mass = _weights(weights, logits, maximum, temperature, size, members)
             top_k = load_i64(args[6] + 8 * row)
@@ -175,7 +188,7 @@ def _score(args):
         if row >= num_rows:
             return
         logits = args[4] + 4 * row * size
-        maximum = _row_max(logits, size)
+        maximum, _ = _row_max(logits, size)
         mass = _weights(weights, logits, maximum, np.float32(1.0), size, weights + 4 * padded)
         log_sum = np.float64(maximum) + math.log(mass)
         chosen = load_f32(logits + 4 * load_i64(args[5] + 8 * row))
@@ -213,19 +226,24 @@ def _forbid_others(logits, allowed, size):
 
 @njit(error_model="numpy")
 def _row_max(logits, size):
+    """The largest, and where the stretch of tiles that holds the first of its equals begins."""
     whole = size - size % TILE
-    maximum = np.float32(-np.inf)
-    for i in range(0, whole, TILE):
-        maximum = max(maximum, max_of_tile(logits + 4 * i))
+    maximum, found = np.float32(-np.inf), 0
+    for first in range(0, whole, STRETCH):
+        largest = max_of_tiles(logits + 4 * first, min(STRETCH, whole - first) // TILE)
+        if largest > maximum:
+            maximum, found = largest, first
     for i in range(whole, size):
-        maximum = max(maximum, load_f32(logits + 4 * i))
-    return maximum
+        if load_f32(logits + 4 * i) > maximum:
+            maximum, found = load_f32(logits + 4 * i), whole
+    return maximum, found
 
 
 @njit(error_model="numpy")
-def _first_equal(logits, maximum, size):
+def _first_equal(logits, maximum, first, size):
+    """The first token from `first`, the begin of a tile, whose logit is `maximum`."""
     whole = size - size % TILE
-    for i in range(0, whole, TILE):
+    for i in range(first, whole, TILE):
         if max_of_tile(logits + 4 * i) == maximum:
             for j in range(i, i + TILE):
                 if load_f32(logits + 4 * j) == maximum:

@@ -9,6 +9,7 @@ All addresses are int64 and count bytes; strides count elements.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -375,15 +376,51 @@ def max_of_tile(_typing, source):
         best = vectors[0]
         for vector in vectors[1:]:
             best = vir.maximum(builder, best, vector)
-        width = LANES
-        while width > 1:
-            width //= 2
-            lanes = [lane + width if lane < width else lane for lane in range(LANES)]
-            other = builder.shuffle_vector(best, best, ir.Constant(vir.V_I32, lanes))
-            best = vir.maximum(builder, best, other)
-        return builder.extract_element(best, ir.Constant(vir.I32, 0))
+        return _largest_lane(builder, best)
 
     return types.float32(types.int64), generate
+
+
+@instruction
+def max_of_tiles(_typing, source, num_tiles):
+    """The largest of so many times 64 float32 values that follow each other; NaN is passed over."""
+
+    def generate(_context, builder, _signature, arguments):
+        source, num_tiles = arguments
+        entry = builder.block
+        head = builder.append_basic_block("max_of_tiles_head")
+        body = builder.append_basic_block("max_of_tiles_body")
+        done = builder.append_basic_block("max_of_tiles_done")
+        builder.branch(head)
+
+        builder.position_at_end(head)
+        index = builder.phi(vir.I64)
+        index.add_incoming(ir.Constant(vir.I64, 0), entry)
+        best = [builder.phi(vir.V_F32) for _ in range(TILE // LANES)]
+        builder.cbranch(builder.icmp_signed("<", index, num_tiles), body, done)
+
+        builder.position_at_end(body)
+        vectors = _row_vectors(builder, vir.offset(builder, source, index, 4 * TILE))
+        for so_far, vector in zip(best, vectors, strict=True):
+            so_far.add_incoming(vir.splat(float("-inf")), entry)
+            so_far.add_incoming(vir.maximum(builder, vector, so_far), body)
+        index.add_incoming(builder.add(index, ir.Constant(vir.I64, 1)), body)
+        builder.branch(head)
+
+        builder.position_at_end(done)
+        return _largest_lane(builder, functools.reduce(functools.partial(vir.maximum, builder), best))
+
+    return types.float32(types.int64, types.int64), generate
+
+
+def _largest_lane(builder: Any, best: Any) -> Any:
+    width = LANES
+    while width > 1:
+        width //= 2
+        lanes = [lane + width if lane < width else lane for lane in range(LANES)]
+        other = builder.shuffle_vector(best, best, ir.Constant(vir.V_I32, lanes))
+        best = vir.maximum(builder, best, other)
+    return builder.extract_element(best, ir.Constant(vir.I32, 0))
 
 
 @instruction

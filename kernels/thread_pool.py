@@ -8,6 +8,10 @@ may be off its core for milliseconds, and a step has dozens of kernels. (An Open
 barrier, so one member without a core stalls each of them.)
 
 Between two kernels of a step the helpers spin for a moment; when nothing comes they sleep and cost nothing.
+
+A helper that wakes or spins on the caller's core takes the caller's time instead of helping, and the scheduler may
+leave it there while another core is idle. So the caller writes down where it runs, and a helper that finds itself there
+moves.
 """
 
 from __future__ import annotations
@@ -28,6 +32,8 @@ from .threading_primitives import (
     atomic_add,
     atomic_load,
     call_kernel,
+    current_core,
+    leave_core,
     pause,
     read_event,
     yield_core,
@@ -45,7 +51,12 @@ GENERATION, FUNCTION, ARGUMENTS, STOP, EVENT, CALLS, NUM_CALLS = 0, 1, 2, 3, 4, 
 BUSY = 8
 """Helpers that may be inside the open kernel."""
 SLEEPERS = 16
-STATE_SIZE = 24
+CORE = 24
+"""Where the caller ran when it last began something."""
+STATE_SIZE = 32
+
+SPINS_PER_LOOK = 64
+"""Between two looks of a helper at whether it is in the caller's way."""
 
 CALL_SIZE = 3
 """int64 numbers that say a call: the kernel's address, that of its arguments, and whether helpers take part."""
@@ -70,6 +81,7 @@ class ThreadPool:
         address = self._state.ctypes.data
         self._state_pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_int64))
         self._run = compile_kernel(_run).ctypes
+        self._run_alone = compile_kernel(_run_alone).ctypes
         self._run_calls = compile_kernel(_run_calls).ctypes
         help_out = compile_kernel(_help).ctypes
         helpers = [
@@ -83,21 +95,21 @@ class ThreadPool:
 
     def run(self, kernel: Any, arguments: KernelArguments, *, parallel: bool = True) -> None:
         """Call a compiled kernel and return when all its items are done; `parallel=False`: on this thread alone."""
-        if self.size == 1 or not parallel:
-            kernel.ctypes(ctypes.cast(arguments.address, ctypes.POINTER(ctypes.c_int64)))
-            return
         self._state[FUNCTION] = kernel.address
         self._state[ARGUMENTS] = arguments.address
+        if self.size == 1 or not parallel:
+            self._run_alone(self._state_pointer)
+            return
         self._wake_helpers()
         self._run(self._state_pointer)
 
-    def run_calls(self, calls: np.ndarray) -> None:
+    def run_calls(self, address: int, num_calls: int) -> None:
         """Make calls of kernels one after another, each when the one before is done.
 
-        calls: int64 [num_calls, CALL_SIZE], contiguous; the first two arguments of each, its counters, are set to 0.
+        At the address: int64 [num_calls, CALL_SIZE]; the first two arguments of each call, its counters, are set to 0.
         """
-        self._state[CALLS] = calls.ctypes.data
-        self._state[NUM_CALLS] = len(calls)
+        self._state[CALLS] = address
+        self._state[NUM_CALLS] = num_calls
         self._wake_helpers()
         self._run_calls(self._state_pointer)
 
@@ -122,12 +134,19 @@ def compile_kernel(function: Callable[..., None]) -> Any:
 
 def _run(state):
     """The caller's part of one kernel."""
+    state[CORE] = current_core()
     _share(address_of(state), state[FUNCTION], state[ARGUMENTS])
+
+
+def _run_alone(state):
+    """One kernel that is not opened to helpers."""
+    call_kernel(state[FUNCTION], state[ARGUMENTS])
 
 
 def _run_calls(state):
     """The caller's part of several."""
     base = address_of(state)
+    state[CORE] = current_core()
     for number in range(state[NUM_CALLS]):
         call = state[CALLS] + 8 * CALL_SIZE * number
         function, arguments, is_parallel = load_i64(call), load_i64(call + 8), load_i64(call + 16)
@@ -173,6 +192,8 @@ def _help(state):
             joined = generation
             spins = 0
         elif spins < SPINS:
+            if spins % SPINS_PER_LOOK == 0 and current_core() == state[CORE]:
+                leave_core(state[CORE])
             pause()
             spins += 1
         else:

@@ -15,6 +15,8 @@ from .simd import instruction
 
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
+_AFFINITY_BYTES = 128
+"""Of a set of cores, as glibc has it: 1,024 cores."""
 
 
 @instruction
@@ -71,6 +73,40 @@ def yield_core(_typing):
         return context.get_dummy_value()
 
     return types.void(), generate
+
+
+@instruction
+def current_core(_typing):
+    """The number of the core that this thread runs on."""
+
+    def generate(_context, builder, _signature, _arguments):
+        return builder.sext(_call(builder, _I32, [], "sched_getcpu"), _I64)
+
+    return types.int64(), generate
+
+
+@instruction
+def leave_core(_typing, core):
+    """Go on on another core than that one, if this thread may use any other; later the scheduler is free again."""
+
+    def generate(context, builder, _signature, arguments):
+        (core,) = arguments
+        words = ir.ArrayType(_I64, _AFFINITY_BYTES // 8)
+        mask = cgutils.alloca_once(builder, words)
+        builder.store(ir.Constant(words, None), mask)  # what stays empty where the call below fails, and is refused
+        self_and_size = [ir.Constant(_I32, 0), ir.Constant(_I64, _AFFINITY_BYTES)]
+        _call(builder, _I32, [*self_and_size, mask], "sched_getaffinity")
+        number = builder.and_(builder.lshr(core, ir.Constant(_I64, 6)), ir.Constant(_I64, _AFFINITY_BYTES // 8 - 1))
+        word = builder.gep(mask, [ir.Constant(_I64, 0), number])
+        allowed = builder.load(word)
+        bit = builder.shl(ir.Constant(_I64, 1), builder.and_(core, ir.Constant(_I64, 63)))
+        builder.store(builder.and_(allowed, builder.not_(bit)), word)
+        _call(builder, _I32, [*self_and_size, mask], "sched_setaffinity")
+        builder.store(allowed, word)
+        _call(builder, _I32, [*self_and_size, mask], "sched_setaffinity")
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
 
 
 @instruction

@@ -22,6 +22,7 @@ from ..engine_core.config import (
     EngineConfig,
     LoadFormat,
     LogprobsFlag,
+    Quantization,
     SchedulingPolicy,
     logprobs_mode_of,
 )
@@ -141,6 +142,10 @@ class ServerConfig:
     """Hugging Face cache in which hub names are looked up; `zqserve models pull` fills it. Nothing is downloaded."""
     dtype: Annotated[Dtype, Parameter(group=_MODEL)] = "auto"
     """Type of the weights and of the cache; auto: what the model was saved in."""
+    quantization: Annotated[Quantization, Parameter(group=_MODEL, alias="-q")] = "none"
+    """int8: linear layers' weights are rounded when they are loaded, for half their memory and up to twice the speed
+    of small batches, on a CPU with AMX.
+    """
     load_format: Annotated[LoadFormat, Parameter(group=_MODEL)] = "auto"
     """auto: safetensors, else PyTorch files; dummy: random weights, no files read."""
     max_model_len: Annotated[int | None, _SIZE_OR_AUTO, Parameter(group=_MODEL)] = None
@@ -368,6 +373,7 @@ class ServerConfig:
             model=model_dir,
             tokenizer=tokenizer_dir,
             dtype=self.dtype,
+            quantization=self.quantization,
             max_model_len=self.max_model_len,
             load_format=self.load_format,
             seed=self.seed,

@@ -382,7 +382,7 @@ def test_processed_logprobs_are_of_what_the_token_was_drawn_from() -> None:
     [
         ({"trust_remote_code": True}, "code that comes with a model is never run"),
         ({"tensor_parallel_size": 2}, "one device"),
-        ({"quantization": "awq"}, "dtype"),
+        ({"quantization": "awq"}, "quantization must be one of none, int8"),
         ({"cpu_offload_gb": 4}, "not offloaded"),
         ({"hf_overrides": {"rope_theta": 1}}, "config.json"),
         ({"skip_tokenizer_init": True}, "skip_tokenizer_init"),

@@ -47,8 +47,8 @@ logger = logging.getLogger(__name__)
 
 MASKS_PER_TRIM = 64
 """New masks between two looks at how much memory all grammars take."""
-END_SECONDS = 0.004
-"""Time to find out whether an output that cannot go on is complete."""
+END_SECONDS = 0.05
+"""Time to find out whether an output that cannot go on is complete: asked once, and wrong where it is too short."""
 LATE_BEFORE_PATIENCE = 8
 """A mask that is late for the so manieth time in a row is to have more time."""
 MAX_LATE_SECONDS = 10.0

@@ -7,7 +7,6 @@ arithmetic is that of the layers' own `forward`, kernel by kernel, so the logits
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,23 +76,21 @@ class CompiledDecoder:
         parts.head.append_to(sequence, normed, self._logits)
 
     def logits(
-        self, token_ids: Sequence[int], positions: np.ndarray, batch: AttentionBatch, wanted: Sequence[int]
+        self, token_ids: np.ndarray, positions: np.ndarray, batch: AttentionBatch, wanted: np.ndarray
     ) -> torch.Tensor:
         """Logits float32 [len(wanted), vocab_size] of the wanted ones of a step's flat tokens, until the next call.
 
-        positions: int64 [num_tokens].
+        token_ids, positions, wanted: int64.
         """
         sequence = self._sequence
-        self._table.fill(int(positions.max()))
+        self._table.fill(batch.last_position)
         sequence.prepare([len(token_ids), len(wanted)])
         sequence.array(self._token_ids, np.int64)[:] = token_ids
         sequence.array(self._positions, np.int64)[:] = positions
         sequence.array(self._wanted, np.int64)[:] = wanted
         self._batch[:] = batch.values
         sequence.run()
-        logits = sequence.view(self._logits, torch.float32)
-        sequence.release()
-        return logits
+        return sequence.view(self._logits, torch.float32)
 
 
 def compile_decoder(model: nn.Module, threads: ThreadPool, max_positions: int) -> CompiledDecoder | None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from ...kernels.gated_activation import ACTIVATIONS, GatedActivation
+from ...kernels.int8_weight import Int8Rounding
 from ...kernels.kernel_sequence import Buffer
 from ...kernels.packed_linear import can_be_appended, pack_gated, pack_together
 from ...kernels.thread_pool import ThreadPool
@@ -61,12 +62,13 @@ class RecognisedMLP:
     output: nn.Linear
 
 
-def fuse_mlp(module: nn.Module, threads: ThreadPool) -> GatedMLP | None:
+def fuse_mlp(module: nn.Module, threads: ThreadPool, rounding: Int8Rounding | None = None) -> GatedMLP | None:
     """The faster form of a gated feed-forward layer, or None where `module` is something else."""
     found = recognise_mlp(module, threads)
     if found is None:
         return None
-    gated, down = pack_gated(found.inputs, found.activation, threads), pack_together([found.output], threads)
+    gated = pack_gated(found.inputs, found.activation, threads, rounding)
+    down = pack_together([found.output], threads, rounding)
     return GatedMLP(gated, down) if gated is not None and down is not None else None
 
 

@@ -19,9 +19,11 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from ..config import EngineConfig
 from ..errors import UnsupportedModelError
+from ..host_runtime import give_back_freed_memory
 from . import model_surgery
 from .attention import AttentionLayers
 from .device import Device
+from .quantization import account, open_rounding
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +68,7 @@ def load_model(
     if getattr(hf_config, "is_encoder_decoder", False):
         raise UnsupportedModelError(f"{architecture} is an encoder-decoder model; only decoder models are served.")
     dtype = choose_dtype(config, hf_config, device, progress)
+    rounding = open_rounding(config, dtype, device, progress)
     attention = AttentionLayers(device.attention)
     chunk = getattr(hf_config.get_text_config(), "attention_chunk_size", None)
     if chunk is not None and max_model_len > chunk:
@@ -81,11 +84,14 @@ def load_model(
     _pin_rope(model, architecture, max_model_len)
     _probe(model, attention, architecture, text_config.num_hidden_layers)
     if device.is_cpu:
-        model_surgery.operate(model, attention, device.threads)
+        model_surgery.operate(model, attention, device.threads, rounding)
+        give_back_freed_memory()
     else:
         from . import gpu_surgery  # needs Triton, which not every machine without a GPU has
 
         gpu_surgery.operate(model, attention, device.threads, device.torch_device)
+    if rounding is not None:
+        progress(account(rounding, model))
     progress(f"Loaded {architecture} in {time.monotonic() - started:.1f} s.")
     return LoadedModel(model, text_config, dtype, attention, architecture)
 

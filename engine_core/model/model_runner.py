@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ from ..scheduling.step import RequestResult, ScheduledRequest
 from . import kv_cache
 from .compiled_decoder import compile_decoder
 from .device import open_device
+from .input_batch import InputBatch
 from .model_loader import load_model
 from .sampler import Sampler
 
@@ -55,53 +56,48 @@ class ModelRunner:
         self._make_cache(config, loaded.dtype, progress)
         threads = self.device.threads
         self._compiled = compile_decoder(self._model, threads, self.max_model_len) if self.device.is_cpu else None
-        self._groups = {layer.num_heads // layer.num_kv_heads for layer in self._attention.geometry.values()}
+        self._group_size = max(layer.num_heads // layer.num_kv_heads for layer in self._attention.geometry.values())
         self._sampler = Sampler(self.vocab_size, config.max_num_seqs, self.device, config.logprobs_mode)
         self._guided = GuidedStep(self.vocab_size, config.max_num_seqs)
-        self._rows: dict[Request, int] = {}
-        self._free_rows = list(range(config.max_num_seqs - 1, -1, -1))
-        max_blocks = -(-self.max_model_len // self.block_size)
-        self._block_tables = np.zeros((config.max_num_seqs, max_blocks), np.int32)
-        self._num_table_blocks = [0] * config.max_num_seqs
+        self._batch = InputBatch(
+            max_num_seqs=config.max_num_seqs,
+            max_blocks=-(-self.max_model_len // self.block_size),
+            block_size=self.block_size,
+            group_size=self._group_size,
+        )
+        self._to_sample = self._sampler.gather([], [])
+        """The rows of the batch that sample."""
         self._warm_up(min(config.max_num_batched_tokens, self.max_model_len), progress)
 
     @property
     def live(self) -> Collection[Request]:
         """The sequences that have a row."""
-        return self._rows.keys()
+        return self._batch.live
 
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         """Run one step: one result for each scheduled request, in the same order."""
         with torch.inference_mode():
-            rows = [self._row(item) for item in scheduled]
-            self._copy_blocks([item.copied_block for item in scheduled if item.copied_block is not None])
-            logits = self._forward(scheduled, rows)
-            return self._results(scheduled, rows, logits)
+            if not self._batch.advance(scheduled):
+                self._build_batch(scheduled)
+            return self._results(scheduled, self._forward())
 
     def forget(self, requests: Iterable[Request]) -> None:
         """Drop what is kept for requests that finished, were aborted or preempted; unknown ones are passed over."""
         for request in requests:
-            row = self._rows.pop(request, None)
+            row = self._batch.remove(request)
             if row is not None:
-                self._num_table_blocks[row] = 0
-                self._free_rows.append(row)
                 self._sampler.remove(row)
 
-    def _row(self, item: ScheduledRequest) -> int:
-        """The request's row, with its block table brought up to date."""
-        request = item.request
-        row = self._rows.get(request)
-        if row is None:
-            row = self._free_rows[-1]
-            self._sampler.add(row, request)  # first: where memory runs out, it is called again
-            self._rows[request] = self._free_rows.pop()
-        known, blocks = self._num_table_blocks[row], request.block_ids
-        if item.copied_block is not None:
-            known = 0  # a block that the table has was replaced
-        if known != len(blocks):
-            self._block_tables[row, known : len(blocks)] = blocks[known:]
-            self._num_table_blocks[row] = len(blocks)
-        return row
+    def _build_batch(self, scheduled: list[ScheduledRequest]) -> None:
+        """Lay out a step that is not like the one before."""
+        batch = self._batch
+        for item in scheduled:
+            if item.request not in batch.live:
+                self._sampler.add(batch.next_row, item.request)  # first: where memory runs out, it is called again
+                batch.add(item.request)
+        self._copy_blocks([item.copied_block for item in scheduled if item.copied_block is not None])
+        batch.build(scheduled)
+        self._to_sample = self._sampler.gather(batch.requests, batch.rows)
 
     def _copy_blocks(self, copies: list[tuple[int, int]]) -> None:
         """Copy keys and values of all layers from blocks to others; none of the others is copied from."""
@@ -112,147 +108,106 @@ class ModelRunner:
             keys[targets] = keys[sources]
             values[targets] = values[sources]
 
-    def _forward(self, scheduled: list[ScheduledRequest], rows: list[int]) -> torch.Tensor:
-        """Logits float32 of the wanted tokens: first, request by request, those of prompt logprobs, then the sampled
-        ones (see `_wanted_tokens`).
-        """
-        query_lens = np.array([item.num_tokens for item in scheduled], np.int32)
-        context_lens = np.array([item.request.num_computed_tokens for item in scheduled], np.int32)
-        token_ids: list[int] = []
-        for item in scheduled:
-            start = item.request.num_computed_tokens
-            token_ids += item.request.token_ids[start : start + item.num_new_tokens]
-            token_ids += item.drafts
-        widest = -(-int((query_lens + context_lens).max()) // self.block_size)
-        tables = np.ascontiguousarray(self._block_tables[rows, :widest])
-        batch = self._batch(query_lens, context_lens, tables)
-        return self._run(token_ids, query_lens, context_lens, batch, _wanted_tokens(scheduled, query_lens))
-
-    def _batch(self, query_lens: np.ndarray, context_lens: np.ndarray, tables: np.ndarray) -> AttentionBatch:
-        return make_batch(query_lens, context_lens, tables, self.block_size, max(self._groups))
+    def _forward(self) -> torch.Tensor:
+        """Logits float32 of the batch's wanted tokens."""
+        batch = self._batch
+        return self._run(batch.token_ids, batch.positions, batch.attention, batch.wanted)
 
     def _run(
-        self,
-        token_ids: list[int],
-        query_lens: np.ndarray,
-        context_lens: np.ndarray,
-        batch: AttentionBatch,
-        wanted: list[int],
+        self, token_ids: np.ndarray, positions: np.ndarray, attention: AttentionBatch, wanted: np.ndarray
     ) -> torch.Tensor:
-        """One forward over the flat tokens; logits float32 [len(wanted), vocab_size] of the wanted ones."""
-        device = self.device.torch_device
-        starts = np.repeat(context_lens - batch.query_start[:-1], query_lens)
-        flat_positions = starts + np.arange(len(token_ids))
+        """One forward over flat tokens; logits float32 [len(wanted), vocab_size] of the wanted ones."""
         if self._compiled is not None:
-            return self._compiled.logits(token_ids, flat_positions, batch, wanted)
-        positions = torch.from_numpy(flat_positions).to(device)
-        ids = torch.tensor(token_ids, device=device)
-        everything = len(wanted) == len(token_ids) and wanted == list(range(len(token_ids)))
+            return self._compiled.logits(token_ids, positions, attention, wanted)
+        device = self.device.torch_device
+        ids, position_ids = torch.from_numpy(token_ids).to(device), torch.from_numpy(positions).to(device)
+        everything = np.array_equal(wanted, np.arange(len(token_ids)))
         # A step of prompt chunks alone wants nothing; one row is computed then, since the layers know no empty input.
-        keep = 0 if everything else torch.tensor(wanted or [0], device=device)
-        self._attention.set_batch(batch)
+        keep = 0 if everything else torch.from_numpy(wanted if len(wanted) else np.zeros(1, np.int64)).to(device)
+        self._attention.set_batch(attention)
         self.device.prepare(len(token_ids))
-        output = self._model(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
+        output = self._model(input_ids=ids[None], position_ids=position_ids[None], use_cache=False, logits_to_keep=keep)
         return self.device.to_float32(output.logits[0])
 
-    def _results(self, scheduled: list[ScheduledRequest], rows: list[int], logits: torch.Tensor) -> list[RequestResult]:
+    def _results(self, scheduled: list[ScheduledRequest], logits: torch.Tensor) -> list[RequestResult]:
+        batch = self._batch
         results = [RequestResult([]) for _ in scheduled]
-        # A request whose next tokens are guessed stands there once more for each of them.
-        sampling = [i for i, item in enumerate(scheduled) if _samples(item) for _ in range(1 + len(item.drafts))]
         # Before anything else: the device may still be computing the logits, and what follows waits for them.
-        masks = self._masks([scheduled[i].request for i in sampling])
+        masks = self._guided.prepare(batch.requests) if batch.has_guides else None
         first = 0
-        for item, result in zip(scheduled, results, strict=True):
-            targets = _prompt_targets(item)
-            if targets:
-                result.prompt_logprobs = self._prompt_logprobs(logits[first : first + len(targets)], item, targets)
-                first += len(targets)
-        if sampling:
-            self._choose(logits[first:], scheduled, rows, sampling, masks, results)
+        for number, targets in batch.prompt_targets:
+            scores = self._prompt_logprobs(logits[first : first + len(targets)], scheduled[number], targets)
+            results[number].prompt_logprobs = scores
+            first += len(targets)
+        if batch.sampling:
+            self._choose(logits[first:] if first else logits, scheduled, masks, results)
         return results
-
-    def _masks(self, requests: list[Request]) -> StepMasks | None:
-        """See `GuidedStep.prepare`; None where no request has a grammar."""
-        if all(request.guide is None for request in requests):
-            return None
-        return self._guided.prepare(requests)
 
     def _choose(
         self,
         logits: torch.Tensor,
         scheduled: list[ScheduledRequest],
-        rows: list[int],
-        sampling: list[int],
         masks: StepMasks | None,
         results: list[RequestResult],
     ) -> None:
-        """Put the next tokens of the requests numbered `sampling` into their results; a row of logits for each."""
+        """Put the next tokens of the batch's sampling requests into their results; a row of logits for each."""
+        batch, asked = self._batch, self._to_sample
+        positions = batch.sampled_positions
+        numbers: Sequence[int] = range(len(asked.requests))
         allowed = None
         if masks is not None:
-            ready: list[int] = []
+            allowed = AllowedTokens(masks.words, np.array(masks.row))
             for k, move in enumerate(masks.moves):
-                if move is None or move.is_ready:
-                    ready.append(k)
-                else:
-                    _take_move(results[sampling[k]], move)
-            if not ready:
-                return
-            allowed = AllowedTokens(masks.words, np.array([masks.row[k] for k in ready]))
-            if len(ready) < len(sampling):
-                logits, sampling = logits[ready], [sampling[k] for k in ready]
-        if any(scheduled[i].request.beams is not None for i in sampling):
-            logits, sampling, allowed = self._find_candidates(logits, scheduled, rows, sampling, allowed, results)
-            if not sampling:
-                return
-        requests = [scheduled[i].request for i in sampling]
-        ahead = _ahead(scheduled, sampling)
-        sampled = self._sampler.sample(logits, requests, [rows[i] for i in sampling], allowed, ahead)
-        for k, (i, choice) in enumerate(zip(sampling, sampled, strict=True)):
-            if ahead is not None and ahead[k] and not _was_guessed(scheduled[i], results[i], ahead[k]):
+                if move is not None and not move.is_ready:
+                    _take_move(results[batch.sampling[k]], move)
+            numbers = [k for k, move in enumerate(masks.moves) if move is None or move.is_ready]
+        if batch.has_beams:
+            theirs = [k for k in numbers if asked.requests[k].beams is not None]
+            self._find_candidates(logits, theirs, _of_rows(allowed, theirs), results)
+            numbers = [k for k in numbers if asked.requests[k].beams is None]
+        if not numbers:
+            return
+        if len(numbers) < len(asked.requests):
+            logits, positions, allowed = logits[numbers], positions[numbers], _of_rows(allowed, numbers)
+            asked = self._sampler.gather([asked.requests[k] for k in numbers], [asked.rows[k] for k in numbers])
+        sampled = self._sampler.sample(logits, asked, positions, allowed)
+        for k, (number, token_id) in enumerate(zip(numbers, sampled.token_ids, strict=True)):
+            i = batch.sampling[number]
+            ahead = 0 if batch.ahead is None else batch.ahead[number]
+            if ahead and not _was_guessed(scheduled[i], results[i], ahead):
                 continue
-            if choice.token_id >= 0:
-                results[i].token_ids.append(choice.token_id)
-                if choice.logprobs is not None:
-                    results[i].logprobs = [*(results[i].logprobs or ()), choice.logprobs]
+            if token_id >= 0:
+                results[i].token_ids.append(token_id)
+                if k in sampled.logprobs:
+                    results[i].logprobs = [*(results[i].logprobs or ()), sampled.logprobs[k]]
             elif scheduled[i].request.guide is None:
                 results[i].error = _why_no_token(scheduled[i].request)
         if allowed is not None:
-            moves = self._guided.follow(requests, [choice.token_id for choice in sampled])
-            for i, move in zip(sampling, moves, strict=True):
+            moves = self._guided.follow(asked.requests, sampled.token_ids)
+            for number, move in zip(numbers, moves, strict=True):
                 if move is not None:
-                    _take_move(results[i], move)
+                    _take_move(results[batch.sampling[number]], move)
 
     def _find_candidates(
-        self,
-        logits: torch.Tensor,
-        scheduled: list[ScheduledRequest],
-        rows: list[int],
-        sampling: list[int],
-        allowed: AllowedTokens | None,
-        results: list[RequestResult],
-    ) -> tuple[torch.Tensor, list[int], AllowedTokens | None]:
-        """Put what may follow each beam into its result; what is left of logits, `sampling` and masks for `_choose`."""
-        is_beam = [scheduled[i].request.beams is not None for i in sampling]
-        theirs = [k for k, beam in enumerate(is_beam) if beam]
-        others = [k for k, beam in enumerate(is_beam) if not beam]
-        numbers = [sampling[k] for k in theirs]
-        found = self._sampler.candidates(
-            logits if not others else logits[theirs],
-            [scheduled[i].request for i in numbers],
-            [rows[i] for i in numbers],
-            _of_rows(allowed, theirs),
-        )
-        for i, candidates in zip(numbers, found, strict=True):
-            results[i].candidates = candidates
-            request = scheduled[i].request
+        self, logits: torch.Tensor, numbers: list[int], allowed: AllowedTokens | None, results: list[RequestResult]
+    ) -> None:
+        """Put what may follow each beam into its result; `numbers` are those of the beams among the sampling rows."""
+        if not numbers:
+            return
+        batch = self._batch
+        beams = [batch.requests[k] for k in numbers]
+        theirs = logits if len(numbers) == len(logits) else logits[numbers]
+        found = self._sampler.candidates(theirs, beams, [batch.rows[k] for k in numbers], allowed)
+        for number, request, candidates in zip(numbers, beams, found, strict=True):
+            result = results[batch.sampling[number]]
+            result.candidates = candidates
             if candidates.token_ids:
                 continue
             if request.guide is not None:
-                results[i].is_complete = request.guide.without_a_token().is_complete
+                result.is_complete = request.guide.without_a_token().is_complete
             elif (why := _why_no_token(request)) != NO_TOKEN_LEFT:
-                results[i].error = why
+                result.error = why
             # Otherwise this beam leads nowhere, and others may go on.
-        return logits[others], [sampling[k] for k in others], _of_rows(allowed, others)
 
     def _prompt_logprobs(self, logits: torch.Tensor, item: ScheduledRequest, targets: list[int]) -> list[TokenLogprobs]:
         count = item.request.params.prompt_logprobs or 0
@@ -280,10 +235,10 @@ class ModelRunner:
         started = time.monotonic()
         with torch.inference_mode():
             for num_tokens in (min(longest, self.num_blocks * self.block_size, 64), 1):
-                lens = np.array([num_tokens], np.int32)
+                lens, contexts = np.array([num_tokens], np.int32), np.zeros(1, np.int32)
                 table = np.arange(-(-num_tokens // self.block_size), dtype=np.int32)[None]
-                batch = self._batch(lens, np.zeros(1, np.int32), table)
-                self._run([0] * num_tokens, lens, np.zeros(1, np.int32), batch, [num_tokens - 1])
+                attention = make_batch(lens, contexts, table, self.block_size, self._group_size)
+                self._run(np.zeros(num_tokens, np.int64), np.arange(num_tokens), attention, np.array([num_tokens - 1]))
         progress(f"Warmed up in {time.monotonic() - started:.1f} s.")
 
 
@@ -305,50 +260,11 @@ def _take_move(result: RequestResult, move: Move) -> None:
     result.error = move.error
 
 
-def _of_rows(allowed: AllowedTokens | None, rows: list[int]) -> AllowedTokens | None:
+def _of_rows(allowed: AllowedTokens | None, rows: Sequence[int]) -> AllowedTokens | None:
     """The masks of some rows; None where none of them has one."""
     if allowed is None or not (allowed.row[rows] >= 0).any():
         return None
     return AllowedTokens(allowed.words, allowed.row[rows])
-
-
-def _samples(item: ScheduledRequest) -> bool:
-    """Whether the step computes the sequence to its end, so that the next token can be chosen."""
-    request = item.request
-    return request.num_computed_tokens + item.num_new_tokens == request.num_tokens
-
-
-def _prompt_targets(item: ScheduledRequest) -> list[int]:
-    """The prompt tokens that follow the step's tokens, when their logprobs are asked for."""
-    request = item.request
-    if request.params.prompt_logprobs is None:
-        return []
-    first = request.num_computed_tokens + 1
-    return request.token_ids[first : min(first + item.num_new_tokens, request.num_prompt_tokens)]
-
-
-def _wanted_tokens(scheduled: list[ScheduledRequest], query_lens: np.ndarray) -> list[int]:
-    """Flat numbers of the tokens whose logits are needed: those of prompt logprobs, then those that sample."""
-    ends = np.cumsum(query_lens).tolist()
-    scored: list[int] = []
-    for item, end in zip(scheduled, ends, strict=True):
-        start = end - item.num_tokens
-        scored += range(start, start + len(_prompt_targets(item)))
-    sampled: list[int] = []
-    for item, end in zip(scheduled, ends, strict=True):
-        if _samples(item):
-            sampled += range(end - 1 - len(item.drafts), end)
-    return scored + sampled
-
-
-def _ahead(scheduled: list[ScheduledRequest], sampling: list[int]) -> list[int] | None:
-    """How many guesses stand before the place of each choice; None where nothing is guessed."""
-    if not any(scheduled[i].drafts for i in sampling):
-        return None
-    ahead: list[int] = []
-    for k, i in enumerate(sampling):
-        ahead.append(ahead[-1] + 1 if k and sampling[k - 1] == i else 0)
-    return ahead
 
 
 def _was_guessed(item: ScheduledRequest, result: RequestResult, ahead: int) -> bool:

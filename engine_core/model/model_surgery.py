@@ -1,7 +1,8 @@
 """Faster parts for transformers' models on a CPU, put in place by what a module is and not by which model it is in.
 
 Linear layers get packed weights, sibling projections of one input become one product, RMSNorms one kernel. Each new
-part gives what the old one gave; a module that is not recognised stays as it is.
+part gives what the old one gave, but for the rounding of weights where that is asked for; a module that is not
+recognised stays as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from ...kernels.int8_weight import Int8Rounding
 from ...kernels.packed_linear import pack, pack_together
 from ...kernels.rms_norm import RMSNormKernel
 from ...kernels.thread_pool import ThreadPool
@@ -27,32 +29,43 @@ SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Names of projections that read the same input."""
 
 
-def operate(model: nn.Module, attention: AttentionLayers, threads: ThreadPool) -> None:
-    """Replace what can be replaced in a model on the CPU. The old weights are given up as it goes."""
+def operate(
+    model: nn.Module, attention: AttentionLayers, threads: ThreadPool, rounding: Int8Rounding | None = None
+) -> None:
+    """Replace what can be replaced in a model on the CPU. The old weights are given up as it goes.
+
+    With `rounding` the weights of linear layers become int8.
+    """
     calls = probe_calls(model)
-    fuse_attentions(model, calls, attention, threads)
-    fuse_mlps(model, threads)
-    merge_projections(model, threads)
-    pack_linears(model, threads)
+    fuse_attentions(model, calls, attention, threads, rounding)
+    fuse_mlps(model, threads, rounding)
+    merge_projections(model, threads, rounding)
+    pack_linears(model, threads, rounding)
     replace_norms(model, threads)
     fuse_decoder_layers(model, calls)
 
 
 def fuse_attentions(
-    model: nn.Module, calls: Mapping[str, Call], attention: AttentionLayers, threads: ThreadPool
+    model: nn.Module,
+    calls: Mapping[str, Call],
+    attention: AttentionLayers,
+    threads: ThreadPool,
+    rounding: Int8Rounding | None,
 ) -> None:
     """Replace each attention layer with rotary embedding. `calls`: how the model calls its modules, by their names."""
     for path, parent, name, module in children_of(model):
         if path in calls:
-            fused = fuse_attention(module, calls[path], attention, lambda norm: norm_kernel(norm, threads), threads)
+            fused = fuse_attention(
+                module, calls[path], attention, lambda norm: norm_kernel(norm, threads), threads, rounding
+            )
             if fused is not None:
                 setattr(parent, name, fused)
 
 
-def fuse_mlps(model: nn.Module, threads: ThreadPool) -> None:
+def fuse_mlps(model: nn.Module, threads: ThreadPool, rounding: Int8Rounding | None) -> None:
     """Replace each gated feed-forward layer."""
     for _, parent, name, module in children_of(model):
-        mlp = fuse_mlp(module, threads)
+        mlp = fuse_mlp(module, threads, rounding)
         if mlp is not None:
             setattr(parent, name, mlp)
 
@@ -66,26 +79,26 @@ def fuse_decoder_layers(model: nn.Module, calls: Mapping[str, Call]) -> None:
                 setattr(parent, name, fused)
 
 
-def merge_projections(model: nn.Module, threads: ThreadPool) -> None:
+def merge_projections(model: nn.Module, threads: ThreadPool, rounding: Int8Rounding | None) -> None:
     """Make one product of the siblings' weights; each sibling then returns its share of it."""
     for _, _, _, parent in children_of(model):
         for names in SIBLINGS:
             linears = [getattr(parent, name, None) for name in names]
             plain = [linear for linear in linears if type(linear) is nn.Linear]
-            packed = pack_together(plain, threads) if len(plain) == len(names) else None
+            packed = pack_together(plain, threads, rounding) if len(plain) == len(names) else None
             if packed is not None:
                 product = SharedProduct(packed, [linear.out_features for linear in plain])
                 for index, name in enumerate(names):
                     setattr(parent, name, ProjectionShare(product, index))
 
 
-def pack_linears(model: nn.Module, threads: ThreadPool) -> None:
+def pack_linears(model: nn.Module, threads: ThreadPool, rounding: Int8Rounding | None) -> None:
     """Pack each plain linear layer (and GPT-2's transposed kind)."""
     for _, parent, name, module in children_of(model):
         if type(module) is nn.Linear:
-            packed = pack(module.weight, module.bias, threads)
+            packed = pack(module.weight, module.bias, threads, rounding)
         elif type(module) is Conv1D:
-            packed = pack(module.weight.t(), module.bias, threads)
+            packed = pack(module.weight.t(), module.bias, threads, rounding)
         else:
             continue
         if packed is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...kernels.int8_weight import Int8Rounding
 from ...kernels.kernel_sequence import Buffer
 from ...kernels.packed_linear import can_be_appended, pack_together
 from ...kernels.paged_attention import HeadShapes
@@ -140,12 +141,14 @@ def fuse_attention(
     attention: AttentionLayers,
     fuse_norm: Callable[[nn.Module], RMSNormKernel | None],
     threads: ThreadPool,
+    rounding: Int8Rounding | None = None,
 ) -> RotaryAttention | None:
     """The faster form of an attention module, or None where it is of another kind."""
     found = recognise_attention(module, call, attention, fuse_norm)
     if found is None:
         return None
-    project, output = pack_together(found.inputs, threads), pack_together([found.output], threads)
+    project = pack_together(found.inputs, threads, rounding)
+    output = pack_together([found.output], threads, rounding)
     if project is None or output is None:
         return None
     layer_idx: Any = module.layer_idx

@@ -26,12 +26,30 @@ from .logits_processors import LogitsState
 MIN_TEMPERATURE = 1e-15
 
 
-@dataclass(slots=True)
-class SampledToken:
-    """The choice for one row; `token_id` is -1 when no logit of the row was finite."""
+@dataclass(frozen=True)
+class RowsToSample:
+    """The rows of a step and what their requests ask for, which stays while the same ones are sampled."""
 
-    token_id: int
-    logprobs: TokenLogprobs | None
+    requests: list[Request]
+    rows: list[int]
+    scored: list[int]
+    """Numbers of the rows whose logprobs are asked for."""
+    adjusted: list[tuple[int, LogitsState]]
+    """Numbers of the rows that have processors."""
+    parameters: SamplingRows
+    """Whose `position` each step writes."""
+    last_prompt_position: np.ndarray
+    """int64: where the first output token of each row is drawn."""
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """The choice for each row."""
+
+    token_ids: list[int]
+    """-1 where no logit of the row was finite."""
+    logprobs: dict[int, TokenLogprobs]
+    """By the number of the row."""
 
 
 class Sampler:
@@ -71,55 +89,47 @@ class Sampler:
         """The row's request is gone."""
         self._states.pop(row, None)
 
-    def sample(
-        self,
-        logits: torch.Tensor,
-        requests: list[Request],
-        rows: list[int],
-        allowed: AllowedTokens | None = None,
-        ahead: list[int] | None = None,
-    ) -> list[SampledToken]:
-        """One token for each request; logits float32 [len(requests), vocab_size] are changed in place.
+    def gather(self, requests: list[Request], rows: list[int]) -> RowsToSample:
+        """What `sample` must know of the rows of a step."""
+        index, kept = np.array(rows, np.int64), self._rows
+        states = [(i, self._states[row]) for i, row in enumerate(rows) if row in self._states]
+        parameters = SamplingRows(
+            temperature=kept.temperature[index],
+            top_k=kept.top_k[index],
+            top_p=kept.top_p[index],
+            min_p=kept.min_p[index],
+            seed=kept.seed[index],
+            sample_index=kept.sample_index[index],
+            position=kept.position[index],
+        )
+        scored = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
+        last_prompt_position = np.array([request.num_prompt_tokens - 1 for request in requests], np.int64)
+        return RowsToSample(requests, rows, scored, states, parameters, last_prompt_position)
 
-        ahead: how many tokens behind the request's last one the row's token stands, where some are guessed.
+    def sample(
+        self, logits: torch.Tensor, asked: RowsToSample, positions: np.ndarray, allowed: AllowedTokens | None = None
+    ) -> Sampled:
+        """One token for each row; logits float32 [num_rows, vocab_size] are changed in place.
+
+        positions: int64, of the tokens whose logits these are: the ones before those that are drawn.
 
         The masks of guided requests come last, over whatever the processors did, and before temperature, top-k, top-p
         and min-p, which so act on what the grammar allows.
         """
-        scored = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
+        requests, scored = asked.requests, asked.scored
         raw = logits[scored] if scored and self._logprobs_mode == "raw" else None
-        for i, row in enumerate(rows):
-            state = self._states.get(row)
-            if state is not None:
-                logits_processors.apply(logits[i], requests[i], state)
-        index = np.array(rows)
-        all_rows = self._rows
-        position = np.array([request.num_output_tokens for request in requests], np.int64)
-        if ahead is not None:
-            position += ahead
-        tokens = self._kernel.sample(
-            logits,
-            SamplingRows(
-                temperature=all_rows.temperature[index],
-                top_k=all_rows.top_k[index],
-                top_p=all_rows.top_p[index],
-                min_p=all_rows.min_p[index],
-                seed=all_rows.seed[index],
-                sample_index=all_rows.sample_index[index],
-                position=position,
-            ),
-            allowed,
-        ).tolist()
-        sampled = [SampledToken(token, None) for token in tokens]
-        if scored:
-            if raw is None:
-                raw = torch.stack([self._processed(logits[i], rows[i]) for i in scored])
-            # A row without a finite logit has no token; any will do for its score, which nobody reads.
-            chosen = [max(tokens[i], 0) for i in scored]
-            counts = [requests[i].params.logprobs or 0 for i in scored]
-            for i, entry in zip(scored, self.logprobs(raw, chosen, counts), strict=True):
-                sampled[i].logprobs = entry
-        return sampled
+        for i, state in asked.adjusted:
+            logits_processors.apply(logits[i], requests[i], state)
+        np.subtract(positions, asked.last_prompt_position, out=asked.parameters.position)
+        tokens = self._kernel.sample(logits, asked.parameters, allowed).tolist()
+        if not scored:
+            return Sampled(tokens, {})
+        if raw is None:
+            raw = torch.stack([self._processed(logits[i], asked.rows[i]) for i in scored])
+        # A row without a finite logit has no token; any will do for its score, which nobody reads.
+        chosen = [max(tokens[i], 0) for i in scored]
+        counts = [requests[i].params.logprobs or 0 for i in scored]
+        return Sampled(tokens, dict(zip(scored, self.logprobs(raw, chosen, counts), strict=True)))
 
     def candidates(
         self, logits: torch.Tensor, beams: list[Request], rows: list[int], allowed: AllowedTokens | None = None

@@ -112,6 +112,10 @@ def _encoder_runner(
     architecture = (hf_config.architectures or [type(hf_config).__name__])[0]
     if getattr(hf_config, "is_encoder_decoder", False):
         raise UnsupportedModelError(f"{architecture} is an encoder-decoder model, which is not served.")
+    if config.quantization != "none":
+        raise UnsupportedModelError(
+            f"--quantization {config.quantization} is for decoder models; leave it out for {architecture}."
+        )
     started = time.monotonic()
     dtype = choose_dtype(config, hf_config, device, progress)
     progress(f"Loading {architecture} in {_name(dtype)} on {device.torch_device}.")

@@ -125,7 +125,6 @@ SHORT_NAMES = {
     "-tp": "tensor-parallel-size",
     "-pp": "pipeline-parallel-size",
     "-dp": "data-parallel-size",
-    "-q": "quantization",
     "-cc": "compilation-config",
     "-O": "compilation-config",
 }
@@ -145,7 +144,6 @@ FOREIGN_FLAGS = {
     "skip-tokenizer-init": _refused_switch("the server speaks text; token ids as prompts need no flag."),
     "disable-sliding-window": _refused_switch("use --max-model-len to stay within the window."),
     "disable-cascade-attn": _no_effect_switch("there is no cascade attention."),
-    "quantization": _refused("weights are served in the type given by --dtype.", "none"),
     "kv-cache-dtype": _refused("the cache has the type given by --dtype.", "auto"),
     "calculate-kv-scales": _refused_switch("the cache has the type given by --dtype."),
     "model-loader-extra-config": _refused("--load-format has all that the loader can be told.", "{}"),

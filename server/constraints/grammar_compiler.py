@@ -188,7 +188,10 @@ class GrammarCompiler:
     async def _restock(self) -> None:
         async with self._quick_lane:
             if self._spare is None and not self._is_closed:
-                self._spare = await self._start_worker()
+                try:
+                    self._spare = await self._start_worker()
+                except RequestFailedError as error:
+                    logger.warning("%s The next constraint tries again.", error)
 
     async def _start_worker(self) -> WorkerProcess:
         worker = await start_worker("zqserve.server.constraints.grammar_worker", self._memory)

@@ -12,6 +12,7 @@ from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.messages import EngineRequest
 from zqserve.engine_core.sampling_params import SamplingParams
+from zqserve.kernels import int8_linear
 
 VOCAB_SIZE = 512
 # Wide enough that a matrix library would cut the sums of small and large batches differently.
@@ -32,17 +33,28 @@ KEY = 0
 Answer = tuple[list[int], list[list[float]]]
 
 
-@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
 def make_core(request, tmp_path_factory) -> Callable[..., EngineCore]:
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(3)
-    llama = request.param == torch.float32
+    llama, rounded = request.param == "float32", request.param == "int8"
+    if rounded and not int8_linear.is_available():
+        pytest.skip("the processor has no AMX for int8, or Linux refused its use")
     model = LlamaForCausalLM(LlamaConfig(**SHAPE)) if llama else Qwen3ForCausalLM(Qwen3Config(**SHAPE))
-    model.to(request.param).save_pretrained(directory)
+    model.to(torch.float32 if llama else torch.bfloat16).save_pretrained(directory)
+    quantization = "int8" if rounded else "none"
 
     def make(**changes: object) -> EngineCore:
         return build_engine_core(
-            EngineConfig(**{"model": str(directory), "num_blocks": 400, "num_threads": 2, **changes})
+            EngineConfig(
+                **{
+                    "model": str(directory),
+                    "quantization": quantization,
+                    "num_blocks": 400,
+                    "num_threads": 2,
+                    **changes,
+                }
+            )
         )
 
     return make

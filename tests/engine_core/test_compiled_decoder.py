@@ -20,6 +20,7 @@ from zqserve.engine_core.model.model_runner import ModelRunner
 from zqserve.engine_core.sampling_params import SamplingParams
 from zqserve.kernels import amx_linear
 from zqserve.kernels.attention_batch import make_batch
+from zqserve.kernels.int8_weight import Int8Rounding
 from zqserve.kernels.paged_attention import PagedAttention
 from zqserve.kernels.thread_pool import ThreadPool
 
@@ -27,7 +28,7 @@ from .tiny_models import config_of, save_model
 
 FAMILY = ["Llama", "Qwen2", "Qwen3", "Mistral", "Phi3", "SmolLM3", "SeedOss"]
 OTHERS = ["Gemma", "Gemma2", "Granite", "Cohere", "StableLm", "GPT2", "Mixtral"]
-DTYPES = [torch.float32, torch.bfloat16]
+WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
 BLOCK_SIZE = 16
 MAX_POSITIONS = 128
 
@@ -42,7 +43,7 @@ STEPS = [
 class _Model:
     """A model on two threads with caches of its own."""
 
-    def __init__(self, name: str, dtype: torch.dtype) -> None:
+    def __init__(self, name: str, dtype: torch.dtype, rounding: Int8Rounding | None = None) -> None:
         self.threads = ThreadPool(2)
         self.attention = AttentionLayers(PagedAttention(self.threads))
         torch.manual_seed(17)
@@ -53,7 +54,7 @@ class _Model:
         token = torch.zeros(1, 1, dtype=torch.long)
         with torch.inference_mode():
             self.model(input_ids=token, position_ids=token, use_cache=False)
-        model_surgery.operate(self.model, self.attention, self.threads)
+        model_surgery.operate(self.model, self.attention, self.threads, rounding)
         self.clear_caches(dtype)
 
     def clear_caches(self, dtype: torch.dtype) -> None:
@@ -75,12 +76,15 @@ class _Model:
         return max(shape.num_heads // shape.num_kv_heads for shape in self.attention.geometry.values())
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", FAMILY)
-def test_it_gives_the_bits_of_the_layers(name: str, dtype: torch.dtype) -> None:
+def test_it_gives_the_bits_of_the_layers(name: str, weights: str) -> None:
+    dtype = WEIGHTS[weights]
     if dtype == torch.bfloat16 and not amx_linear.is_available():
         pytest.skip("without AMX the linear layers of bfloat16 are oneDNN's, which no sequence takes")
-    mine = _Model(name, dtype)
+    rounding = Int8Rounding() if weights == "int8" else None
+    mine = _Model(name, dtype, rounding)
+    assert rounding is None or rounding.num_layers == 4 * len(mine.attention.geometry) + 1
     tables = np.arange(2 * MAX_POSITIONS // BLOCK_SIZE, dtype=np.int32).reshape(2, -1)
     generator = torch.Generator().manual_seed(5)
     steps = []
@@ -103,7 +107,8 @@ def test_it_gives_the_bits_of_the_layers(name: str, dtype: torch.dtype) -> None:
     assert compiled is not None
     for (ids, positions, batch), logits in zip(steps, expected, strict=True):
         for wanted in (list(range(len(ids))), [len(ids) - 1, 0], []):
-            assert torch.equal(compiled.logits(ids.tolist(), positions, batch, wanted), logits[wanted])
+            found = compiled.logits(ids.numpy(), positions, batch, np.array(wanted, np.int64))
+            assert torch.equal(found, logits[wanted])
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -46,7 +46,6 @@ def test_it_gives_what_its_kernels_give_one_by_one(num_threads: int) -> None:
         sequence.array(chosen, np.int64)[:] = wanted
         sequence.run()
         found = sequence.view(last, torch.float32).clone()
-        sequence.release()
         given = table[torch.from_numpy(rows)]
         expected = narrow(wide(norm(given)), given)[torch.from_numpy(wanted.copy())]
         assert torch.equal(found, expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 
 from zqserve.kernels.simd import address_of, load_i64, store_i64
 from zqserve.kernels.thread_pool import KernelArguments, ThreadPool, compile_kernel
-from zqserve.kernels.threading_primitives import atomic_add
+from zqserve.kernels.threading_primitives import atomic_add, current_core, leave_core
 
 
 def _count_items(args):
@@ -37,9 +38,36 @@ def test_each_item_is_done_once_and_the_call_returns_after_the_last(size: int) -
 
 
 def test_a_pool_that_is_gone_leaves_no_thread() -> None:
-    before = threading.active_count()
+    before = set(threading.enumerate())
     threads = ThreadPool(4)
-    assert threading.active_count() == before + 3
+    started = set(threading.enumerate()) - before
+    assert len(started) == 3
     del threads
     gc.collect()
-    assert threading.active_count() == before
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
+def _leave_own_core(args):
+    """Kernel: where it ran, and where it runs when it has left that core."""
+    args[0] = current_core()
+    leave_core(args[0])
+    args[1] = current_core()
+
+
+def test_a_thread_leaves_a_core_where_there_is_another_and_keeps_what_it_may_use() -> None:
+    allowed = os.sched_getaffinity(0)
+    threads, kernel, arguments = ThreadPool(1), compile_kernel(_leave_own_core), KernelArguments(2)
+    try:
+        threads.run(kernel, arguments)
+        before, after = arguments.values.tolist()
+        assert before in allowed
+        assert (before == after) == (len(allowed) == 1)
+        assert os.sched_getaffinity(0) == allowed
+        os.sched_setaffinity(0, {before})
+        threads.run(kernel, arguments)  # it may go nowhere
+        assert arguments.values.tolist() == [before, before]
+        assert os.sched_getaffinity(0) == {before}
+    finally:
+        os.sched_setaffinity(0, allowed)
