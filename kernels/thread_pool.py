@@ -10,8 +10,8 @@ barrier, so one member without a core stalls each of them.)
 Between two kernels of a step the helpers spin for a moment; when nothing comes they sleep and cost nothing.
 
 A helper that wakes or spins on the caller's core takes the caller's time instead of helping, and the scheduler may
-leave it there while another core is idle. So the caller writes down where it runs, and a helper that finds itself there
-moves.
+leave it there while another core is idle. So the caller writes down where it runs; a helper that finds itself there
+moves, and none wakes there.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ def _help(state):
             spins += 1
         else:
             atomic_add(base + 8 * SLEEPERS, 1)
-            read_event(state[EVENT])
+            read_event(state[EVENT], state[CORE])
             atomic_add(base + 8 * SLEEPERS, -1)
             spins = 0
 

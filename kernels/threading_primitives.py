@@ -5,6 +5,8 @@ All addresses are int64 and count bytes. Atomic operations are sequentially cons
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
@@ -87,39 +89,49 @@ def current_core(_typing):
 
 @instruction
 def leave_core(_typing, core):
-    """Go on on another core than that one, if this thread may use any other; later the scheduler is free again."""
+    """Go on on another core than that one, if this thread may use any other; afterwards the scheduler is free again."""
 
     def generate(context, builder, _signature, arguments):
-        (core,) = arguments
-        words = ir.ArrayType(_I64, _AFFINITY_BYTES // 8)
-        mask = cgutils.alloca_once(builder, words)
-        builder.store(ir.Constant(words, None), mask)  # what stays empty where the call below fails, and is refused
-        self_and_size = [ir.Constant(_I32, 0), ir.Constant(_I64, _AFFINITY_BYTES)]
-        _call(builder, _I32, [*self_and_size, mask], "sched_getaffinity")
-        number = builder.and_(builder.lshr(core, ir.Constant(_I64, 6)), ir.Constant(_I64, _AFFINITY_BYTES // 8 - 1))
-        word = builder.gep(mask, [ir.Constant(_I64, 0), number])
-        allowed = builder.load(word)
-        bit = builder.shl(ir.Constant(_I64, 1), builder.and_(core, ir.Constant(_I64, 63)))
-        builder.store(builder.and_(allowed, builder.not_(bit)), word)
-        _call(builder, _I32, [*self_and_size, mask], "sched_setaffinity")
-        builder.store(allowed, word)
-        _call(builder, _I32, [*self_and_size, mask], "sched_setaffinity")
+        with _kept_off(builder, arguments[0]):
+            pass
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
 
 
 @instruction
-def read_event(_typing, descriptor):
-    """Sleep until the eventfd has been written to, and take one from it."""
+def read_event(_typing, descriptor, core):
+    """Sleep until the eventfd has been written to, take one from it, and wake up on another core than that one, if
+    there is any. (Who is woken tends to be put where the waker runs, and waits there until that one's time is over.)
+    """
 
     def generate(context, builder, _signature, arguments):
         buffer = cgutils.alloca_once(builder, _I64)
-        descriptor = builder.trunc(arguments[0], _I32)
-        _call(builder, _I64, [descriptor, buffer, ir.Constant(_I64, 8)], "read")
+        descriptor, core = builder.trunc(arguments[0], _I32), arguments[1]
+        with _kept_off(builder, core):
+            _call(builder, _I64, [descriptor, buffer, ir.Constant(_I64, 8)], "read")
         return context.get_dummy_value()
 
-    return types.void(types.int64), generate
+    return types.void(types.int64, types.int64), generate
+
+
+@contextmanager
+def _kept_off(builder: Any, core: Any) -> Iterator[None]:
+    """While what is built within runs, this thread may not use a core; where it has no other, nothing changes."""
+    words = ir.ArrayType(_I64, _AFFINITY_BYTES // 8)
+    mask = cgutils.alloca_once(builder, words)
+    builder.store(ir.Constant(words, None), mask)  # stays empty where the next call fails, and then changes nothing
+    self_and_mask = [ir.Constant(_I32, 0), ir.Constant(_I64, _AFFINITY_BYTES), mask]
+    _call(builder, _I32, self_and_mask, "sched_getaffinity")
+    number = builder.and_(builder.lshr(core, ir.Constant(_I64, 6)), ir.Constant(_I64, _AFFINITY_BYTES // 8 - 1))
+    word = builder.gep(mask, [ir.Constant(_I64, 0), number])
+    allowed = builder.load(word)
+    bit = builder.shl(ir.Constant(_I64, 1), builder.and_(core, ir.Constant(_I64, 63)))
+    builder.store(builder.and_(allowed, builder.not_(bit)), word)
+    _call(builder, _I32, self_and_mask, "sched_setaffinity")
+    yield
+    builder.store(allowed, word)
+    _call(builder, _I32, self_and_mask, "sched_setaffinity")
 
 
 def _call(builder: Any, result: ir.Type, arguments: list[Any], name: str) -> Any:

@@ -138,22 +138,26 @@ class _Connections:
 
     async def exchange(self, request: bytes) -> Exchange:
         sent = time.perf_counter()
-        try:
-            connection = await self._take()
-        except OSError as error:
-            return Exchange(sent=sent, error=f"no connection: {error}")
-        exchange = await connection.exchange(request, sent)
-        self._idle.append(connection)
-        return exchange
+        while True:
+            try:
+                connection, was_used = await self._take()
+            except OSError as error:
+                return Exchange(sent=sent, error=f"no connection: {error}")
+            exchange = await connection.exchange(request, sent)
+            if exchange.status or not was_used:
+                self._idle.append(connection)
+                return exchange
+            # The server closed it while the request was on its way, as it may with one that was idle.
 
     def close(self) -> None:
         for connection in self._idle:
             connection.close()
 
-    async def _take(self) -> HttpConnection:
+    async def _take(self) -> tuple[HttpConnection, bool]:
+        """A connection, and whether it has been used before."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
-                return connection
+                return connection, True
         loop = asyncio.get_running_loop()
-        return (await loop.create_connection(HttpConnection, self._host, self._port))[1]
+        return (await loop.create_connection(HttpConnection, self._host, self._port))[1], False
