@@ -225,14 +225,13 @@ def test_a_client_that_does_not_read_is_dropped(server: RunningServer) -> None:
     stalled = metric(server, "clients_stalled_total")
     host, port = server.url.removeprefix("http://").split(":")
     prompt = [5 + number % 900 for number in range(1800)]
-    body: dict[str, Any] = {"prompt": prompt, "max_tokens": 200, "ignore_eos": True, "request_id": "stalled"}
+    body: dict[str, Any] = {"prompt": prompt, "max_tokens": 200, "ignore_eos": True}
     much = json.dumps({**body, "n": 4, "logprobs": 60, "echo": True, "stream": True}).encode()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((host, int(port)))
         connection.sendall(request(b"POST", COMPLETIONS.encode(), body=much))
         wait_until(lambda: metric(server, "clients_stalled_total") == stalled + 1)
-        wait_until(lambda: re.search("cmpl-stalled .*finished=aborted", server.log.read_text()) is not None)
 
 
 def test_pipelined_requests_are_answered_one_by_one_whatever_becomes_of_them(server: RunningServer) -> None:
