@@ -15,6 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
+PIECE_SIZE = 64 * 2**10
+"""Bytes of a body that are handed over at once."""
+
 
 class ClientWatchMiddleware:
     """Concerns POST alone: those are the requests that work is done for."""
@@ -86,8 +89,18 @@ class _Client:
         return message
 
     async def send(self, message: Message) -> None:
+        body = message.get("body", b"")
+        if len(body) > PIECE_SIZE:
+            start = 0
+            while start + PIECE_SIZE < len(body):
+                await self._hand_over({**message, "body": body[start : start + PIECE_SIZE], "more_body": True})
+                start += PIECE_SIZE
+            message = {**message, "body": body[start:]}
+        await self._hand_over(message)
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._is_complete = True
+
+    async def _hand_over(self, message: Message) -> None:
         self.sending_since = self._time()
         await self._send(message)
         self.sending_since = None
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._is_complete = True

@@ -221,17 +221,20 @@ def test_large_bodies_are_refused_before_they_are_read(server: RunningServer) ->
     assert statuses(talk(server, request(b"POST", COMPLETIONS.encode(), headers=b"", body=b" " * 2**20))) in ([401], [])
 
 
-def test_a_client_that_does_not_read_is_dropped(server: RunningServer) -> None:
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "unary"])
+def test_a_client_that_does_not_read_is_dropped(server: RunningServer, stream: bool) -> None:
     stalled = metric(server, "clients_stalled_total")
     host, port = server.url.removeprefix("http://").split(":")
     prompt = [5 + number % 900 for number in range(1800)]
     body: dict[str, Any] = {"prompt": prompt, "max_tokens": 200, "ignore_eos": True}
-    much = json.dumps({**body, "n": 4, "logprobs": 60, "echo": True, "stream": True}).encode()
+    name = f"unread-{stream}"
+    much = json.dumps({**body, "n": 4, "logprobs": 60, "echo": True, "stream": stream, "request_id": name}).encode()
     with socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect((host, int(port)))
         connection.sendall(request(b"POST", COMPLETIONS.encode(), body=much))
         wait_until(lambda: metric(server, "clients_stalled_total") == stalled + 1)
+    wait_until(lambda: f"cmpl-{name} model=" in server.log.read_text(errors="replace"))
 
 
 def test_pipelined_requests_are_answered_one_by_one_whatever_becomes_of_them(server: RunningServer) -> None:
