@@ -156,6 +156,7 @@ async def _when_ready(services: Services) -> None:
         ready.num_blocks * ready.block_size,
     )
     host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+    host = f"[{host}]" if ":" in host else host
     scheme = "https" if config.ssl_certfile else "http"
     target = f"--unix-socket {config.uds} {scheme}://localhost" if config.uds else f"{scheme}://{host}:{config.port}"
     key = "" if services.keys.is_empty else " -H 'Authorization: Bearer KEY'"

@@ -234,7 +234,7 @@ class ServerConfig:
     limit.
     """
     send_timeout: Annotated[float, Parameter(group=_SERVER, validator=validators.Number(gt=0))] = 60.0
-    """Seconds that a client may leave a full stream unread before its request is aborted."""
+    """Seconds that a client may leave what was sent unread before its request is aborted; its connection ends later."""
     drain_timeout: Annotated[int, _POSITIVE, Parameter(group=_SERVER, alias="--shutdown-timeout")] = 30
     """Seconds that running requests have to end after SIGTERM or SIGINT before they are cut off; new ones get 503."""
     config: Annotated[Path | None, Parameter(group=_SERVER)] = None

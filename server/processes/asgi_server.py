@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import signal
+import socket
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,13 +21,13 @@ from typing import TYPE_CHECKING
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server.mp import MPServer
 
 from ...engine_core.errors import UnsupportedModelError
 from ..config import ServerConfig
 from ..http.access_log import AccessLogFilter
 from ..server_folder import ServerFolder
 from ..server_status import ServerStatus
+from .listeners import Server, listen
 from .tls import tls_options, watch_files
 from .worker_respawns import WorkerRespawns
 
@@ -58,8 +59,9 @@ def serve(config: ServerConfig, model_dir: str, folder: ServerFolder, status: Se
     """
     if config.workers > 1:
         folder.metrics.mkdir()
-    server = MPServer(
+    server = Server(
         "zqserve",
+        listeners=[] if config.uds is not None else [_listen(config) for _ in range(config.workers)],
         address=config.host,
         port=config.port,
         uds=config.uds,
@@ -95,6 +97,10 @@ def serve(config: ServerConfig, model_dir: str, folder: ServerFolder, status: Se
     return True
 
 
+def _listen(config: ServerConfig) -> socket.socket:
+    return listen(config.host, config.port, backlog=BACKLOG, send_timeout=config.send_timeout)
+
+
 def load_app(config: ServerConfig, model_dir: str, folder: ServerFolder) -> ASGIApp:
     """The application, in a worker's process."""
     if config.workers > 1:
@@ -121,7 +127,7 @@ def _reserve_metrics(folder: Path) -> None:
             os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
 
-def _take_signals(server: MPServer, status: ServerStatus) -> None:
+def _take_signals(server: Server, status: ServerStatus) -> None:
     """Put our handlers in the place of those that granian's main process has just set."""
 
     def end(number: int, frame: FrameType | None) -> None:
