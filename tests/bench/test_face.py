@@ -48,8 +48,9 @@ def test_latency_of_a_running_server(server: RunningServer, tmp_path: Path, pace
     for row in rows:
         assert (row["requests"], row["errors"]) == (6, 0)
         assert row["tokens"] == 6 * 5
-        for name in ("TTFT ms", "TPOT ms", "ITL ms", "E2E ms"):
-            assert 0 < row[name]["p50"] <= row[name]["p90"] <= row[name]["p99"]
+        for name in ("TTFT ms", "TPOT ms", "ITL ms", "E2E ms"):  # no time lies between tokens that came together
+            assert 0 <= row[name]["p50"] <= row[name]["p90"] <= row[name]["p99"]
+        assert 0 < row["TTFT ms"]["p99"] <= row["E2E ms"]["p99"]
         assert row["TTFT ms"]["p50"] < row["E2E ms"]["p50"]
 
 
