@@ -105,6 +105,7 @@ class LLM:
         max_logprobs: int = DEFAULT_MAX_LOGPROBS,
         logprobs_mode: LogprobsFlag = "raw",
         guided_decoding_backend: str = "auto",
+        enforce_eager: bool = False,
         jump_ahead: bool = True,
         speculative_config: Mapping[str, Any] | None = None,
         **others: Any,
@@ -122,10 +123,11 @@ class LLM:
         pooler_config, or override_pooler_config: how vectors are made, as --pooler-config says it.
         guided_decoding_backend: any name that vLLM knows; there is one compiler. Its options hold where the parameters
         name no backend.
+        enforce_eager: on a GPU, launch each decode step anew instead of playing it as a recorded graph.
         jump_ahead: append tokens that a grammar leaves no choice about without sampling them.
         speculative_config: guess next tokens from the text itself, as --speculative-config says it.
-        others: arguments of vLLM that have no use here, such as enforce_eager or swap_space. What would change the
-        answers is refused, the rest is taken with a warning in the log.
+        others: arguments of vLLM that have no use here, such as swap_space. What would change the answers is
+        refused, the rest is taken with a warning in the log.
 
         Raises TypeError for an argument that nobody knows, ValueError for what cannot be honoured or loaded, and
         `UnsupportedModelError` for a model that is not supported.
@@ -171,6 +173,7 @@ class LLM:
                 enable_prefix_caching=enable_prefix_caching,
                 scheduling_policy=scheduling_policy,
                 logprobs_mode=logprobs_mode_of(logprobs_mode),
+                enforce_eager=enforce_eager,
                 jump_ahead=jump_ahead,
                 prompt_lookup=prompt_lookup_of(speculative_config),
                 task=task,

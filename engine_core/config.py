@@ -62,6 +62,8 @@ class EngineConfig:
     convert: ConvertFlag = "auto"
     pooler_config: dict[str, Any] = field(default_factory=dict)
     """What is said over the model's own `PoolingConfig`."""
+    enforce_eager: bool = False
+    """Whether a GPU's decode steps are launched anew each time, instead of recorded as graphs."""
     num_threads: int | None = None
     """Threads of the CPU kernels; None: one a core."""
 

@@ -74,6 +74,7 @@ class EngineCore:
             num_blocks=runner.num_blocks,
             block_size=runner.block_size,
             max_model_len=self.max_model_len,
+            num_lookahead_tokens=runner.num_lookahead_tokens,
         )
         self._guided = GuidedDecoding(config.tokenizer or config.model, runner.vocab_size, jump_ahead=config.jump_ahead)
         self._prompt_lookup = config.prompt_lookup

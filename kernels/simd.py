@@ -42,33 +42,17 @@ def make_multiply_add(rows: int, vectors: int, *, prefetches: bool = False) -> A
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         a, a_stride, b, b_stride, c, c_stride, depth = arguments[:7]
         c_address = [
-            [
-                builder.add(
-                    vir.offset(builder, c, builder.mul(c_stride, ir.Constant(vir.I64, r)), 4),
-                    ir.Constant(vir.I64, 4 * LANES * v),
-                )
-                for v in range(vectors)
-            ]
+            builder.add(
+                vir.offset(builder, c, builder.mul(c_stride, ir.Constant(vir.I64, r)), 4),
+                ir.Constant(vir.I64, 4 * LANES * v),
+            )
             for r in range(rows)
+            for v in range(vectors)
         ]
         a_row = [vir.offset(builder, a, builder.mul(a_stride, ir.Constant(vir.I64, r)), 4) for r in range(rows)]
-        start = [[vir.load(builder, c_address[r][v], vir.V_F32, 4) for v in range(vectors)] for r in range(rows)]
-        entry = builder.block
-        head = builder.append_basic_block("multiply_add_head")
-        body = builder.append_basic_block("multiply_add_body")
-        done = builder.append_basic_block("multiply_add_done")
-        builder.branch(head)
-
-        builder.position_at_end(head)
-        index = builder.phi(vir.I64)
-        index.add_incoming(ir.Constant(vir.I64, 0), entry)
-        sums = [[builder.phi(vir.V_F32) for _ in range(vectors)] for _ in range(rows)]
-        for r in range(rows):
-            for v in range(vectors):
-                sums[r][v].add_incoming(start[r][v], entry)
-        builder.cbranch(builder.icmp_signed("<", index, depth), body, done)
-
-        builder.position_at_end(body)
+        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
+        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
+        following = []
         b_row = vir.offset(builder, b, builder.mul(index, b_stride), 4)
         b_vectors = [
             vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, 4 * LANES * v)), vir.V_F32, 4)
@@ -79,17 +63,13 @@ def make_multiply_add(rows: int, vectors: int, *, prefetches: bool = False) -> A
                 vir.pointer(builder, vir.offset(builder, a_row[r], index, 4), vir.F32), align=4, typ=vir.F32
             )
             factor = vir.broadcast(builder, scalar)
-            for v in range(vectors):
-                sums[r][v].add_incoming(vir.fma(builder, factor, b_vectors[v], sums[r][v]), body)
+            row = sums[r * vectors : (r + 1) * vectors]
+            following += [vir.fma(builder, factor, b, so_far) for b, so_far in zip(b_vectors, row, strict=True)]
         if prefetches:
             vir.prefetch(builder, vir.offset(builder, arguments[7], index, CACHE_LINE))
-        index.add_incoming(builder.add(index, ir.Constant(vir.I64, 1)), body)
-        builder.branch(head)
-
-        builder.position_at_end(done)
-        for r in range(rows):
-            for v in range(vectors):
-                vir.store(builder, sums[r][v], c_address[r][v], 4)
+        vir.end_loop(builder, index, sums, following)
+        for value, address in zip(sums, c_address, strict=True):
+            vir.store(builder, value, address, 4)
         return _context.get_dummy_value()
 
     @instruction
@@ -387,27 +367,11 @@ def max_of_tiles(_typing, source, num_tiles):
 
     def generate(_context, builder, _signature, arguments):
         source, num_tiles = arguments
-        entry = builder.block
-        head = builder.append_basic_block("max_of_tiles_head")
-        body = builder.append_basic_block("max_of_tiles_body")
-        done = builder.append_basic_block("max_of_tiles_done")
-        builder.branch(head)
-
-        builder.position_at_end(head)
-        index = builder.phi(vir.I64)
-        index.add_incoming(ir.Constant(vir.I64, 0), entry)
-        best = [builder.phi(vir.V_F32) for _ in range(TILE // LANES)]
-        builder.cbranch(builder.icmp_signed("<", index, num_tiles), body, done)
-
-        builder.position_at_end(body)
+        least = vir.splat(float("-inf"))
+        index, best = vir.begin_loop(builder, "max_of_tiles", num_tiles, [least] * (TILE // LANES))
         vectors = _row_vectors(builder, vir.offset(builder, source, index, 4 * TILE))
-        for so_far, vector in zip(best, vectors, strict=True):
-            so_far.add_incoming(vir.splat(float("-inf")), entry)
-            so_far.add_incoming(vir.maximum(builder, vector, so_far), body)
-        index.add_incoming(builder.add(index, ir.Constant(vir.I64, 1)), body)
-        builder.branch(head)
-
-        builder.position_at_end(done)
+        pairs = zip(best, vectors, strict=True)
+        vir.end_loop(builder, index, best, [vir.maximum(builder, vector, so_far) for so_far, vector in pairs])
         return _largest_lane(builder, functools.reduce(functools.partial(vir.maximum, builder), best))
 
     return types.float32(types.int64, types.int64), generate

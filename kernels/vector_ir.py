@@ -6,6 +6,7 @@ bytes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -56,6 +57,35 @@ def maximum(builder: Any, a: Any, b: Any) -> Any:
 
 def splat(value: float) -> Any:
     return ir.Constant(V_F32, [value] * LANES)
+
+
+def begin_loop(builder: Any, name: str, count: Any, starts: Sequence[Any]) -> tuple[Any, list[Any]]:
+    """Go into the body of a loop of `count` turns: the number of the turn, and the values that it carries along, which
+    are `starts` at first. `end_loop` ends the body.
+    """
+    before = builder.block
+    head, body = builder.append_basic_block(f"{name}_head"), builder.append_basic_block(f"{name}_body")
+    builder.branch(head)
+    builder.position_at_end(head)
+    index = builder.phi(I64)
+    index.add_incoming(ir.Constant(I64, 0), before)
+    carried = []
+    for start in starts:
+        carried.append(builder.phi(start.type))
+        carried[-1].add_incoming(start, before)
+    builder.cbranch(builder.icmp_signed("<", index, count), body, builder.append_basic_block(f"{name}_done"))
+    builder.position_at_end(body)
+    return index, carried
+
+
+def end_loop(builder: Any, index: Any, carried: Sequence[Any], following: Sequence[Any]) -> None:
+    """End a loop's body, behind which `following` are carried on. Behind the loop `carried` are what it has left."""
+    body, head = builder.block, index.parent
+    index.add_incoming(builder.add(index, ir.Constant(I64, 1)), body)
+    for value, next_value in zip(carried, following, strict=True):
+        value.add_incoming(next_value, body)
+    builder.branch(head)
+    builder.position_at_end(head.terminator.operands[2])
 
 
 def exp(builder: Any, x: Any) -> Any:

@@ -262,6 +262,8 @@ class ServerConfig:
     """fcfs: in order of arrival; priority: a lower "priority" of the request first."""
     device: Annotated[Literal["auto", "cpu", "cuda"], Parameter(group=_ENGINE)] = "auto"
     """Where the model runs."""
+    enforce_eager: Annotated[bool, Parameter(group=_ENGINE)] = False
+    """On a GPU, launch each decode step anew instead of playing a recorded graph: starts faster, decodes slower."""
     jump_ahead: Annotated[bool, Parameter(group=_ENGINE)] = True
     """Whether tokens that a grammar leaves no choice about are appended without being sampled."""
     speculative_config: Annotated[dict[str, Any], _JSON, Parameter(group=_ENGINE, validator=_check_speculation)] = (
@@ -387,6 +389,7 @@ class ServerConfig:
             enable_prefix_caching=self.enable_prefix_caching,
             scheduling_policy=self.scheduling_policy,
             logprobs_mode=logprobs_mode_of(self.logprobs_mode),
+            enforce_eager=self.enforce_eager,
             jump_ahead=self.jump_ahead,
             prompt_lookup=prompt_lookup_of(self.speculative_config),
             task=self.task,

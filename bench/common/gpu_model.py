@@ -18,7 +18,6 @@ from zqserve.engine_core.model.gpu_decode import DecodeSteps
 from zqserve.engine_core.model.model_loader import LoadedModel, load_model
 from zqserve.kernels.attention_batch import make_batch
 from zqserve.kernels.triton.decode_attention import split_size
-from zqserve.kernels.triton.sampling import SamplingState
 
 BLOCK_SIZE = 16
 
@@ -136,10 +135,8 @@ class GpuModel:
     def decode_steps(self, last_tokens: torch.Tensor, context_len: int) -> DecodeSteps:
         """Greedy steps of sequences behind `context_len` computed tokens; last_tokens int64 [num_seqs]."""
         num_seqs, device = len(last_tokens), self.device.torch_device
-        floats = [torch.zeros(num_seqs, device=device) for _ in range(3)]
-        longs = [torch.zeros(num_seqs, dtype=torch.int64, device=device) for _ in range(4)]
         steps = DecodeSteps(
-            *(self.loaded.model, self.loaded.attention, num_seqs, self.max_model_len, SamplingState(*floats, *longs)),
+            *(self.loaded.model, self.loaded.attention, num_seqs, self.max_model_len),
             split=split_size(self.max_model_len),
             block_size=BLOCK_SIZE,
             device=device,

@@ -18,6 +18,7 @@ class NullRunner:
     """Implements `engine_core.scheduling.step.Runner`: the next token of whoever is computed to its end is `TOKEN`."""
 
     dtype = "none"
+    num_lookahead_tokens = 0
     block_size = 16
     vocab_size = 32_000
 

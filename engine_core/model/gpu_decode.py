@@ -2,7 +2,7 @@
 
 On CUDA the launches of a step are recorded once as a graph and then played, without Python between them; elsewhere the
 same launches run one by one. The host only brings new sequences and blocks, and takes tokens when it likes: it may be a
-step behind. `bench/gpu.py` measures the model with it; the engine's loop does not use it yet.
+step behind, as the engine is (`decode_ahead`). `bench/gpu.py` measures the model with it.
 """
 
 from __future__ import annotations
@@ -30,34 +30,44 @@ class DecodeSteps:
         attention: AttentionLayers,
         batch_size: int,
         max_model_len: int,
-        sampling: SamplingState,
         *,
         split: int,
         block_size: int,
         device: torch.device,
+        use_graph: bool = True,
+        graph_pool: Any = None,
     ) -> None:
-        """sampling: of the requests, to which `row_of` leads; split: see `decode_attention.split_size`."""
+        """split: see `decode_attention.split_size`; use_graph: where there is CUDA; graph_pool: memory that the
+        graphs of several batch sizes share, of which one runs at a time.
+        """
         self._model = model
         self._attention = attention
-        self._sampling = sampling
         self._block_size = block_size
+        self._use_graph = use_graph and device.type == "cuda"
+        self._graph_pool = graph_pool
         self._graph: torch.cuda.CUDAGraph | None = None
+        self.batch_size = batch_size
         self.state = DecodeState.empty(batch_size, -(-max_model_len // block_size), device)
-        self.row_of = torch.arange(batch_size, dtype=torch.int32, device=device)
-        """int32 [batch_size]: each row's request in `sampling`."""
+        self.sampling = SamplingState.greedy(batch_size, device)
+        """Of the sequence of each row."""
+        self._row_of = torch.arange(batch_size, dtype=torch.int32, device=device)
         self.tokens = torch.full((batch_size,), -1, dtype=torch.int64, device=device)
         """int64 [batch_size]: what the last step drew."""
         self._batch = self._make_batch(-(-max_model_len // split), split)
 
     def run(self) -> None:
         """One step of the sequences in `state`, which then holds the next one."""
-        if self.tokens.device.type != "cuda":
+        if not self._use_graph:
             self._step()
             return
-        if self._graph is None:
-            self._record()
+        self.prepare()
         assert self._graph is not None
         self._graph.replay()
+
+    def prepare(self) -> None:
+        """Record the graph, if there is to be one and it has not been recorded: takes a second or so."""
+        if self._use_graph and self._graph is None:
+            self._record()
 
     def _step(self) -> None:
         state = self.state
@@ -66,8 +76,8 @@ class DecodeSteps:
             input_ids=state.token_ids[None], position_ids=state.positions[None], use_cache=False, logits_to_keep=0
         )
         logits = output.logits[0].float()
-        sample_launch(self.tokens, logits, self.row_of, self._sampling).run()
-        advance_launch(state, self.tokens, self.row_of, self._sampling.position, self._block_size).run()
+        sample_launch(self.tokens, logits, self._row_of, self.sampling).run()
+        advance_launch(state, self.tokens, self._row_of, self.sampling.position, self._block_size).run()
 
     def _record(self) -> None:
         """Record a step. The rows are without sequences meanwhile, so that nothing is written or moved on."""
@@ -80,9 +90,10 @@ class DecodeSteps:
             for _ in range(WARM_UP_STEPS):
                 self._step()
         torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._graph_pool):
             self._step()
+        self._graph = graph
         self.state.num_keys.copy_(kept)
         self.state.slots.copy_(kept_slots)
 

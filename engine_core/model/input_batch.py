@@ -57,6 +57,10 @@ class InputBatch:
         """The row of the sequence that is added next."""
         return self._free_rows[-1]
 
+    def row_of(self, request: Request) -> int:
+        """The row of a known sequence."""
+        return self._row_of[request]
+
     def add(self, request: Request) -> None:
         self._row_of[request] = self._free_rows.pop()
 

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -31,6 +32,9 @@ from .device import open_device
 from .input_batch import InputBatch
 from .model_loader import load_model
 from .sampler import Sampler
+
+if TYPE_CHECKING:  # what it needs is imported where there is a GPU
+    from .decode_ahead import DecodeAhead
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +72,14 @@ class ModelRunner:
         self._to_sample = self._sampler.gather([], [])
         """The rows of the batch that sample."""
         self._warm_up(min(config.max_num_batched_tokens, self.max_model_len), progress)
+        self._ahead = None if self.device.is_cpu else self._make_ahead(config, progress)
+        self.num_ahead = 0
+        """Tokens that were drawn by a step begun before the host asked for it."""
+
+    @property
+    def num_lookahead_tokens(self) -> int:
+        """See `step.Runner`."""
+        return 0 if self._ahead is None else 1
 
     @property
     def live(self) -> Collection[Request]:
@@ -77,9 +89,7 @@ class ModelRunner:
     def execute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         """Run one step: one result for each scheduled request, in the same order."""
         with torch.inference_mode():
-            if not self._batch.advance(scheduled):
-                self._build_batch(scheduled)
-            return self._results(scheduled, self._forward())
+            return self._compute(scheduled) if self._ahead is None else self._execute_ahead(scheduled, self._ahead)
 
     def forget(self, requests: Iterable[Request]) -> None:
         """Drop what is kept for requests that finished, were aborted or preempted; unknown ones are passed over."""
@@ -87,6 +97,38 @@ class ModelRunner:
             row = self._batch.remove(request)
             if row is not None:
                 self._sampler.remove(row)
+            if self._ahead is not None and self._ahead.running is not None:
+                self._ahead.running.forget(request)
+
+    def _compute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
+        """A step of which nothing is begun; waits for the device."""
+        if not self._batch.advance(scheduled):
+            self._build_batch(scheduled)
+        return self._results(scheduled, self._forward())
+
+    def _execute_ahead(self, scheduled: list[ScheduledRequest], ahead: DecodeAhead) -> list[RequestResult]:
+        """A step of which a part may be running already; begins with the next one before it waits for that."""
+        running = ahead.running
+        rows = [None if running is None else running.row_of(item) for item in scheduled]
+        rest = [item for item, row in zip(scheduled, rows, strict=True) if row is None]
+        computed = iter(self._compute(rest) if rest else ())
+        results = [next(computed) if row is None else RequestResult([]) for row in rows]
+        going_on = ahead.going_on(scheduled, rows, results, self._only_draws)
+        ahead.begin(going_on, self._sampler.parameters([self._batch.row_of(item.request) for item in going_on]))
+        if running is not None and len(rest) < len(scheduled):
+            self.num_ahead += len(scheduled) - len(rest)
+            tokens = running.tokens()
+            for item, row, result in zip(scheduled, rows, results, strict=True):
+                if row is not None and tokens[row] >= 0:
+                    result.token_ids.append(tokens[row])
+                elif row is not None:
+                    result.error = _why_no_token(item.request)
+        return results
+
+    def _only_draws(self, request: Request) -> bool:
+        """Whether nothing of a request needs the host between two tokens."""
+        needs_host = request.guide is not None or request.lookup is not None or request.beams is not None
+        return not needs_host and self._sampler.only_draws(self._batch.row_of(request), request)
 
     def _build_batch(self, scheduled: list[ScheduledRequest]) -> None:
         """Lay out a step that is not like the one before."""
@@ -240,6 +282,29 @@ class ModelRunner:
                 attention = make_batch(lens, contexts, table, self.block_size, self._group_size)
                 self._run(np.zeros(num_tokens, np.int64), np.arange(num_tokens), attention, np.array([num_tokens - 1]))
         progress(f"Warmed up in {time.monotonic() - started:.1f} s.")
+
+    def _make_ahead(self, config: EngineConfig, progress: Callable[[str], None]) -> DecodeAhead | None:
+        """None where steps of this model cannot be recorded: it waits for the device in between."""
+        from .decode_ahead import DecodeAhead
+
+        started = time.monotonic()
+        with torch.inference_mode():
+            ahead = DecodeAhead(
+                self._model,
+                self._attention,
+                max_num_seqs=config.max_num_seqs,
+                max_model_len=self.max_model_len,
+                block_size=self.block_size,
+                device=self.device.torch_device,
+                use_graphs=not config.enforce_eager,
+            )
+            try:
+                ahead.prepare()
+            except RuntimeError as error:
+                progress(f"The model's decode steps cannot be recorded, so each waits for the one before: {error}")
+                return None
+        progress(f"Decode steps prepared in {time.monotonic() - started:.1f} s.")
+        return ahead
 
 
 def _context_length(model_dir: str) -> int:

@@ -89,11 +89,10 @@ class Sampler:
         """The row's request is gone."""
         self._states.pop(row, None)
 
-    def gather(self, requests: list[Request], rows: list[int]) -> RowsToSample:
-        """What `sample` must know of the rows of a step."""
+    def parameters(self, rows: list[int]) -> SamplingRows:
+        """Copies of the parameters of these rows, in this order; `position` is for the caller to write."""
         index, kept = np.array(rows, np.int64), self._rows
-        states = [(i, self._states[row]) for i, row in enumerate(rows) if row in self._states]
-        parameters = SamplingRows(
+        return SamplingRows(
             temperature=kept.temperature[index],
             top_k=kept.top_k[index],
             top_p=kept.top_p[index],
@@ -102,6 +101,15 @@ class Sampler:
             sample_index=kept.sample_index[index],
             position=kept.position[index],
         )
+
+    def only_draws(self, row: int, request: Request) -> bool:
+        """Whether the request asks for a token alone, drawn from the logits as the model gives them."""
+        return row not in self._states and request.params.logprobs is None
+
+    def gather(self, requests: list[Request], rows: list[int]) -> RowsToSample:
+        """What `sample` must know of the rows of a step."""
+        states = [(i, self._states[row]) for i, row in enumerate(rows) if row in self._states]
+        parameters = self.parameters(rows)
         scored = [i for i, request in enumerate(requests) if request.params.logprobs is not None]
         last_prompt_position = np.array([request.num_prompt_tokens - 1 for request in requests], np.int64)
         return RowsToSample(requests, rows, scored, states, parameters, last_prompt_position)

@@ -40,7 +40,15 @@ class Scheduler:
     sequences, which get their blocks together and are preempted together (`BeamGroup`).
     """
 
-    def __init__(self, config: EngineConfig, *, num_blocks: int, block_size: int, max_model_len: int) -> None:
+    def __init__(
+        self,
+        config: EngineConfig,
+        *,
+        num_blocks: int,
+        block_size: int,
+        max_model_len: int,
+        num_lookahead_tokens: int = 0,
+    ) -> None:
         for name in ("max_num_seqs", "max_num_batched_tokens"):
             if getattr(config, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
@@ -49,6 +57,7 @@ class Scheduler:
         self._max_num_seqs = config.max_num_seqs
         self._max_num_batched_tokens = config.max_num_batched_tokens
         self._max_model_len = max_model_len
+        self._num_lookahead_tokens = num_lookahead_tokens
         self._max_drafting = config.prompt_lookup.disable_by_batch_size if config.prompt_lookup is not None else 0
         self._by_priority = config.scheduling_policy == "priority"
         self._kv_cache = KVCacheManager(num_blocks, block_size, enable_prefix_caching=config.enable_prefix_caching)
@@ -128,7 +137,9 @@ class Scheduler:
             elif request.lookup is not None:
                 # Every running request behind this one gets a token first.
                 drafts = self._draft(request, budget - (len(running) - index))
-            if not kv_cache.extend(request, num_new_tokens, len(drafts)):
+            # A block too early is no reason to preempt anybody, now or at the next step.
+            ahead = self._num_lookahead_tokens if kv_cache.num_free_blocks > 2 * len(running) else 0
+            if not kv_cache.extend(request, num_new_tokens, len(drafts) or ahead):
                 self._preempt(running.pop())
                 continue
             scheduled.append(ScheduledRequest(request, num_new_tokens, drafts=drafts))

@@ -102,6 +102,13 @@ class Runner(Protocol):
     @property
     def dtype(self) -> str: ...
     @property
+    def num_lookahead_tokens(self) -> int:
+        """Tokens behind those that a step computes for which a decoding sequence shall have blocks, while there are
+        enough: the runner may begin with them before it is asked to.
+        """
+        ...
+
+    @property
     def live(self) -> Collection[Request]:
         """The sequences for which something is kept."""
         ...

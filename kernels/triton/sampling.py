@@ -42,6 +42,18 @@ class SamplingState:
     sample_index: torch.Tensor
     position: torch.Tensor
 
+    @staticmethod
+    def greedy(num_rows: int, device: torch.device) -> SamplingState:
+        """Rows that take the likeliest token."""
+        floats = torch.zeros(3, num_rows, device=device)
+        return SamplingState(*floats, *torch.zeros(4, num_rows, dtype=torch.int64, device=device))
+
+    def set(self, other: SamplingState) -> None:
+        """Take the parameters of as many first rows as `other` has."""
+        num_rows = len(other.temperature)
+        for name in SamplingState.__dataclass_fields__:
+            getattr(self, name)[:num_rows].copy_(getattr(other, name))
+
 
 def sample_launch(
     tokens: torch.Tensor,

@@ -10,6 +10,17 @@ from .logits import adjust_launch
 from .sampling import SamplingState, sample_launch, score_launch
 
 
+def send_rows(rows: SamplingRows, device: torch.device) -> SamplingState:
+    """The parameters of rows on the device; in one copy, in which the floats travel as the bits of integers."""
+    floats = np.stack([rows.temperature, rows.top_p, rows.min_p]).astype(np.float32).view(np.int32)
+    longs = np.stack([rows.top_k, rows.seed, rows.sample_index, rows.position, *floats.astype(np.int64)])
+    buffer = torch.empty(longs.shape, dtype=torch.int64, pin_memory=device.type == "cuda")
+    buffer.numpy()[:] = longs
+    sent = buffer.to(device, non_blocking=True)
+    temperature, top_p, min_p = sent[4:].to(torch.int32).view(torch.float32)
+    return SamplingState(temperature, top_p, min_p, *sent[:4])
+
+
 class SamplingKernel:
     """Draws one token a row."""
 
@@ -22,12 +33,7 @@ class SamplingKernel:
             words = torch.from_numpy(allowed.words.view(np.int32)).to(device)
             mask_of = torch.from_numpy(allowed.row.astype(np.int32)).to(device)
             adjust_launch(logits, row_of, None, None, mask_of, words).run()
-        # One copy brings all parameters: the floats travel as the bits of integers.
-        floats = np.stack([rows.temperature, rows.top_p, rows.min_p]).astype(np.float32).view(np.int32)
-        longs = np.stack([rows.top_k, rows.seed, rows.sample_index, rows.position, *floats.astype(np.int64)])
-        sent = torch.from_numpy(longs).to(device)
-        temperature, top_p, min_p = sent[4:].to(torch.int32).view(torch.float32)
-        state = SamplingState(temperature, top_p, min_p, *sent[:4])
+        state = send_rows(rows, device)
         tokens = torch.empty(num_rows, dtype=torch.int64, device=device)
         sample_launch(tokens, logits, row_of, state).run()
         return tokens.cpu().numpy()

@@ -116,7 +116,7 @@ _ONE_DEVICE = "the engine runs on one device; leave the flag out, or start one s
 _NO_MEDIA = "only text models are served; a request with an image, audio or video is answered 400."
 _NO_LORA = "adapters are not served; merge them into the weights and serve the merged model."
 _NO_SPECULATION = 'use --speculative-config \'{"method": "ngram"}\'.'
-_NO_COMPILATION = "nothing is compiled or captured ahead; kernels are compiled when they are first used."
+_NO_COMPILATION = "a GPU's decode steps are recorded, unless --enforce-eager says no, and nothing else is."
 _NO_REMOTE_CODE = "code that comes with a model is never run; models that transformers knows need none."
 _EDIT_CONFIG = "edit the model's config.json instead."
 _NO_TRANSFER = "caches are not moved between servers; leave the flag out."
@@ -174,9 +174,8 @@ FOREIGN_FLAGS = {
     "multi-step-stream-outputs": _no_effect_switch("every step is streamed; see --stream-interval."),
     "scheduler-delay-factor": _no_effect("prompts are computed beside running requests, without delay.", "0", "0.0"),
     "preemption-mode": _refused("preempted requests are computed again.", "recompute"),
-    "async-scheduling": _no_effect_switch("the engine and the server are processes of their own already."),
+    "async-scheduling": _no_effect_switch("on a GPU steps are always begun before the last one is read."),
     "use-v2-block-manager": _no_effect_switch("there is one block manager."),
-    "enforce-eager": _no_effect_switch(_NO_COMPILATION),
     "compilation-config": _no_effect(_NO_COMPILATION),
     "cuda-graph-sizes": _no_effect(_NO_COMPILATION, takes="values"),
     "max-seq-len-to-capture": _no_effect(_NO_COMPILATION),

@@ -39,11 +39,15 @@ class PagedModel:
         max_num_batched_tokens: int = 2048,
         max_num_seqs: int = 256,
         num_choices: int = VOCAB_SIZE,
+        num_lookahead_tokens: int = 0,
     ) -> None:
+        """num_lookahead_tokens: where blocks are there, so many tokens behind the computed ones are overwritten."""
         self.num_blocks = num_blocks
         self.block_size = block_size
         self.max_model_len = max_model_len
         self.vocab_size = VOCAB_SIZE
+        self.num_lookahead_tokens = num_lookahead_tokens
+        self.num_written_ahead = 0
         self.fail_next_step = False
         self.fail_next_request = False
         self.live: set[Request] = set()
@@ -78,6 +82,7 @@ class PagedModel:
         for work in scheduled:
             self._check_content(work)
         results = [self._result(work) for work in scheduled]
+        self._write_ahead(scheduled, results)
         if self.fail_next_request:
             self.fail_next_request = False
             results[-1] = RequestResult([], error="the sampler broke")
@@ -122,6 +127,16 @@ class PagedModel:
                 before = 0 if position == 0 else self._read(request, position - 1)
                 fingerprint = next_fingerprint(before, token_ids[position])
                 self._slots[block_id][offset] = GARBAGE if self.fail_next_step else fingerprint
+
+    def _write_ahead(self, scheduled: list[ScheduledRequest], results: list[RequestResult]) -> None:
+        """As a runner that has begun with the next step: what it computes may turn out to be asked for by nobody."""
+        for work, result in zip(scheduled, results, strict=True):
+            request = work.request
+            start = request.num_tokens + len(result.token_ids) - 1
+            for position in range(start, start + self.num_lookahead_tokens if result.token_ids else start):
+                if position < len(request.block_ids) * self.block_size:
+                    self._slots[request.block_ids[position // self.block_size]][position % self.block_size] = GARBAGE
+                    self.num_written_ahead += 1
 
     def _read(self, request: Request, position: int) -> int:
         return self._slots[request.block_ids[position // self.block_size]][position % self.block_size]

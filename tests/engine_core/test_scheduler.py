@@ -22,7 +22,12 @@ COMMON_PROMPT = [7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 3, 5
 
 
 def make_engine(
-    *, num_blocks: int = 64, block_size: int = 4, max_model_len: int = 128, **config: object
+    *,
+    num_blocks: int = 64,
+    block_size: int = 4,
+    max_model_len: int = 128,
+    num_lookahead_tokens: int = 0,
+    **config: object,
 ) -> tuple[EngineCore, PagedModel]:
     engine_config = EngineConfig(model="", **config)  # pyright: ignore[reportArgumentType]
     model = PagedModel(
@@ -31,6 +36,7 @@ def make_engine(
         max_model_len=max_model_len,
         max_num_batched_tokens=engine_config.max_num_batched_tokens,
         max_num_seqs=engine_config.max_num_seqs,
+        num_lookahead_tokens=num_lookahead_tokens,
     )
     return EngineCore(model, engine_config), model
 
@@ -76,6 +82,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_num_seqs=st.integers(1, 5),
         policy=st.sampled_from(["fcfs", "priority"]),
         prefix_caching=st.sampled_from([True, True, False]),
+        lookahead=st.integers(0, 1),
     )
     def start(
         self,
@@ -85,6 +92,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         max_num_seqs: int,
         policy: str,
         prefix_caching: bool,
+        lookahead: int,
     ) -> None:
         self.engine, self.model = make_engine(
             num_blocks=num_blocks,
@@ -94,6 +102,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             max_num_seqs=max_num_seqs,
             scheduling_policy=policy,
             enable_prefix_caching=prefix_caching,
+            num_lookahead_tokens=lookahead,
         )
         self.by_priority = policy == "priority"
         self.requests: dict[int, EngineRequest] = {}
@@ -411,3 +420,21 @@ def test_statistics_count_what_the_steps_did() -> None:
     stats = engine.stats()
     assert (stats.num_running, stats.num_waiting, stats.num_steps) == (0, 0, len(model.steps))
     assert stats.num_step_tokens == sum(sum(step.values()) for step in model.steps)
+
+
+def test_a_decoding_sequence_has_the_block_that_a_step_begun_ahead_needs() -> None:
+    engine, model = make_engine(num_lookahead_tokens=1)
+    for key in range(3):
+        engine.add_request(make_request(key, [5, 6, 7 + key], max_tokens=20, ignore_eos=True))
+    outputs = run_to_end(engine)
+    num_decoded = sum(len(output.token_ids) for key in outputs for output in outputs[key])
+    # The prompts' own step is not one of them, and neither are those that end a request.
+    assert model.num_written_ahead >= num_decoded - 3 - 3
+
+
+def test_no_sequence_is_preempted_for_a_block_that_is_needed_later() -> None:
+    engine, _ = make_engine(num_blocks=8, max_model_len=16, num_lookahead_tokens=1)
+    for key in range(2):
+        engine.add_request(make_request(key, [5, 6, 7 + key], max_tokens=13, ignore_eos=True))
+    run_to_end(engine)
+    assert engine.stats().num_preemptions == 0

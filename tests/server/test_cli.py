@@ -322,11 +322,11 @@ def test_compilation_is_taken_in_every_spelling(argv: list[str]) -> None:
 def test_foreign_flags_of_a_configuration_file_are_judged_too(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(
-        "enforce_eager: true\ntrust-remote-code: false\nno-enable-lora: true\ntensor-parallel-size: 1\n"
+        "use_tqdm_on_load: true\ntrust-remote-code: false\nno-enable-lora: true\ntensor-parallel-size: 1\n"
         "limit-mm-per-prompt: {image: 2}\ndisable-uvicorn-access-log: true\nno_trust_request_chat_template: true\n"
     )
     parsed = command("m", "--config", str(path))
-    assert [notice.split()[0] for notice in parsed.notices] == ["--enforce-eager", "--limit-mm-per-prompt"]
+    assert [notice.split()[0] for notice in parsed.notices] == ["--use-tqdm-on-load", "--limit-mm-per-prompt"]
     assert all(str(path) in notice for notice in parsed.notices)
     assert parsed.config == ServerConfig(model="m", config=path, trust_request_chat_template=False)
 
@@ -349,6 +349,7 @@ def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
         enable_prefix_caching=False,
         scheduling_policy="priority",
         logprobs_mode="processed_logprobs",
+        enforce_eager=True,
         jump_ahead=False,
         task="embedding",
         runner="pooling",
@@ -374,7 +375,7 @@ def test_help_lists_flags_and_mistakes_exit_with_2() -> None:
     assert shown.returncode == 0
     assert "--max-model-len" in shown.stdout
     assert "8k" in shown.stdout
-    assert "--enforce-eager" in shown.stdout
+    assert "--async-scheduling" in shown.stdout
     wrong = subprocess.run([*program, "m", "--prot", "1"], capture_output=True, text=True, timeout=300)
     assert wrong.returncode == 2
     assert "--port" in wrong.stderr
@@ -390,7 +391,7 @@ def test_help_lists_flags_and_mistakes_exit_with_2() -> None:
         ("logging", "--max-log-len"),
         ("dtype", "bfloat16"),
         ("ssl", "--ssl-ca-certs"),
-        ("enforce-eager", "Taken without an effect"),
+        ("async-scheduling", "Taken without an effect"),
         ("tensor-parallel-size", "Refused: the engine runs on one device"),
     ],
 )

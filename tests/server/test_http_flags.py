@@ -21,7 +21,7 @@ FLAGS = (
     *("--chat-template", "{% for m in messages %}{{ m.content }}{% endfor %}{{ tail }}", "--log-prompts"),
     *("--max-log-len", "9", "--default-chat-template-kwargs", '{"tail": "!"}', "--logprobs-mode", "processed"),
     *("--disable-access-log-for-endpoints", "/version,/load", "--enable-force-include-usage"),
-    *("--sse-keep-alive-interval", "0.001", "--stream-interval", "3", "--enforce-eager"),
+    *("--sse-keep-alive-interval", "0.001", "--stream-interval", "3", "--async-scheduling"),
     *("--no-guard-docs", "--dev-endpoints", "--enable-tokenizer-info-endpoint", "--grammar-timeout", "0.001"),
     *("--middleware", "tests.server.operators_middleware.Stamp", "tests.server.operators_middleware.count"),
 )
@@ -136,7 +136,7 @@ def test_processed_logprobs_are_of_what_was_drawn_from(flagged: RunningServer) -
 
 
 def test_a_flag_without_an_effect_is_told_once(flagged: RunningServer) -> None:
-    assert flagged.log.read_text().count("--enforce-eager has no effect") == 1
+    assert flagged.log.read_text().count("--async-scheduling has no effect") == 1
 
 
 def test_generation_config_gives_defaults_and_caps_every_request(flagged: RunningServer) -> None:
