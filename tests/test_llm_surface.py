@@ -415,7 +415,7 @@ def test_arguments_without_meaning_here_are_taken_and_told(caplog: pytest.LogCap
             num_gpu_blocks_override=64,
             dtype=torch.float32,
             swap_space=4,
-            enforce_eager=True,
+            async_scheduling=True,
             disable_log_stats=True,
             served_model_name="other",
             # What is done anyway, and what is not given:
@@ -427,7 +427,7 @@ def test_arguments_without_meaning_here_are_taken_and_told(caplog: pytest.LogCap
             hf_overrides={},
         )
     told = {record.message.split()[0] for record in caplog.records if "has no effect" in record.message}
-    assert told == {"swap_space", "enforce_eager", "disable_log_stats", "served_model_name"}
+    assert told == {"swap_space", "async_scheduling", "disable_log_stats", "served_model_name"}
     assert llm.generate("The", SamplingParams(max_tokens=1), use_tqdm=False)[0].finished
 
 
