@@ -33,7 +33,7 @@ from .amx import (
 )
 from .gated_activation import ACTIVATIONS, gate_sums_bfloat16
 from .kernel_sequence import Buffer, KernelSequence
-from .simd import address_of, load_f32, prefetch, store_i64
+from .simd import address_of, load_f32, store_i64
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
 
@@ -46,11 +46,8 @@ STEP_BYTES = 2 * TILE_BYTES
 SUMS_BYTES = 4 * BLOCK * BLOCK
 SUMS_ROW_BYTES = 4 * BLOCK
 
-STEPS_IN_L1 = 8
-"""Steps of a block of x (16 KiB) that stay in the first cache while panels pass by."""
-
 ITEM_BYTES = 1 << 19
-"""Weight of one work item: it stays in the second cache, beside the next, while blocks of x pass by."""
+"""Weight of one work item: it stays in the second cache while blocks of x pass by."""
 
 MAX_ITEM_PANELS = 8
 CHUNK_ROWS = 512
@@ -98,7 +95,7 @@ class AmxGemm:
         # As many panels as the cache holds, but four items a thread, so that threads end together.
         panels_per_item = min(MAX_ITEM_PANELS, ITEM_BYTES // (num_steps * STEP_BYTES), num_panels // (4 * threads.size))
         panels_per_item = max(1, panels_per_item)
-        thread_bytes = CONFIG_BYTES + SUMS_BYTES * panels_per_item
+        thread_bytes = CONFIG_BYTES + SUMS_BYTES
         self._scratch = torch.empty(threads.size * thread_bytes + CACHE_LINE, dtype=torch.uint8)
         self._kernel = compile_kernel(_multiply)
         self._arguments = KernelArguments(18)
@@ -193,17 +190,15 @@ def _multiply(args):
     its value is `(256 * upper + lower) * row_scale`.
     """
     base = address_of(args)
-    num_steps, num_panels, panels_per_item = args[7], args[8], args[10]
+    num_panels, panels_per_item = args[8], args[10]
     num_rows = args[6] * _tile_rows_of_row(args)
     config = args[11] + args[12] * atomic_add(base + 8, 1)
     sums = config + CONFIG_BYTES
     items_per_chunk = (num_panels + panels_per_item - 1) // panels_per_item
     num_items = items_per_chunk * ((num_rows + CHUNK_ROWS - 1) // CHUNK_ROWS)
     configured_rows = 0
-    next_item = atomic_add(base, 1)
-    while next_item < num_items:
-        item = next_item
-        next_item = atomic_add(base, 1)
+    item = atomic_add(base, 1)
+    while item < num_items:
         row = item // items_per_chunk * CHUNK_ROWS
         rows = min(CHUNK_ROWS, num_rows - row)
         rest = rows % BLOCK
@@ -214,16 +209,13 @@ def _multiply(args):
             if configured_rows != BLOCK:
                 configured_rows = BLOCK
                 _configure(config, BLOCK)
-            ahead, ahead_lines = 0, 0
-            if whole > BLOCK and next_item < num_items:
-                ahead = args[2] + next_item % items_per_chunk * panels_per_item * num_steps * STEP_BYTES
-                ahead_lines = (STEP_BYTES // CACHE_LINE * BLOCK + whole - 1) // whole
-            _multiply_blocks(args, row, whole, panel, panels, sums, ahead, ahead_lines)
+            _multiply_blocks(args, row, whole, panel, panels, sums)
         if rest > 0:
             if configured_rows != rest:
                 configured_rows = rest
                 _configure(config, rest)
             _multiply_rest(args, row + whole, rest, panel, panels, sums)
+        item = atomic_add(base, 1)
     release_tiles()
 
 
@@ -247,36 +239,21 @@ def _configure(config, rows):
 
 
 @njit(error_model="numpy")
-def _multiply_blocks(args, row, rows, panel, panels, sums, ahead, ahead_lines):
-    """`panels` panels times a multiple of 32 rows.
+def _multiply_blocks(args, row, rows, panel, panels, sums):
+    """`panels` panels times a multiple of 32 rows: the first 32 as fast as the weight comes, the others from the cache.
 
-    A part of a block of x stays in the first cache while the panels pass; the sums of the block wait in memory, as
-    float32, for the next part. Meanwhile the next item's weight, from `ahead` on, comes into the second cache.
+    The machine fetches the panels, which lie behind each other, better by itself than when it is told to.
     """
     num_steps = args[7]
     row_bytes = num_steps * TILE_ROW_BYTES
-    part = STEPS_IN_L1 if rows > BLOCK else num_steps
     summed, summed_rows = _output_of(args, row, panel, sums), 0
     for block in range(row, row + rows, BLOCK):
-        for step in range(0, num_steps, part):
-            steps = min(part, num_steps - step)
-            x = args[4] + block * row_bytes + step * TILE_ROW_BYTES
-            for p in range(panels):
-                weight = args[2] + ((panel + p) * num_steps + step) * STEP_BYTES
-                block_sums = sums + p * SUMS_BYTES
-                if step == 0:
-                    _zero_sums()
-                else:
-                    _load_sums(block_sums)
-                _multiply_32(x, row_bytes, weight, steps, args[16], ahead, ahead_lines, summed, summed_rows)
-                ahead += steps * ahead_lines * CACHE_LINE
-                _store_sums(block_sums)
-                summed_rows = 0
-                if step + steps == num_steps:
-                    summed, summed_rows = (
-                        _output_of(args, block, panel + p, block_sums),
-                        BLOCK // _tile_rows_of_row(args),
-                    )
+        for p in range(panel, panel + panels):
+            weight = args[2] + p * num_steps * STEP_BYTES
+            _zero_sums()
+            _multiply_32(args[4] + block * row_bytes, row_bytes, weight, num_steps, args[16], summed, summed_rows)
+            _store_sums(sums)
+            summed, summed_rows = _output_of(args, block, p, sums), BLOCK // _tile_rows_of_row(args)
     _write_output(summed, summed_rows)
 
 
@@ -291,7 +268,7 @@ def _multiply_rest(args, row, rows, panel, panels, sums):
         output = _output_of(args, row, p, sums)
         _zero_sums()
         if rows > TILE_ROWS:
-            _multiply_32(x, row_bytes, weight, num_steps, args[16], 0, 0, output, 0)
+            _multiply_32(x, row_bytes, weight, num_steps, args[16], output, 0)
         else:
             _multiply_16(x, row_bytes, weight, num_steps, args[16])
         _store_sums(sums)
@@ -307,15 +284,6 @@ def _zero_sums():
 
 
 @njit(error_model="numpy")
-def _load_sums(sums):
-    lower = sums + TILE_ROWS * SUMS_ROW_BYTES
-    load_tile(0, sums, SUMS_ROW_BYTES)
-    load_tile(1, sums + TILE_ROW_BYTES, SUMS_ROW_BYTES)
-    load_tile(2, lower, SUMS_ROW_BYTES)
-    load_tile(3, lower + TILE_ROW_BYTES, SUMS_ROW_BYTES)
-
-
-@njit(error_model="numpy")
 def _store_sums(sums):
     lower = sums + TILE_ROWS * SUMS_ROW_BYTES
     store_tile(0, sums, SUMS_ROW_BYTES)
@@ -325,18 +293,13 @@ def _store_sums(sums):
 
 
 @njit(error_model="numpy")
-def _multiply_32(x, row_bytes, weight, steps, is_int8, ahead, ahead_lines, summed, summed_rows):
-    """Sums of up to 32 rows and 32 columns.
-
-    Between the steps, memory is kept busy: `ahead_lines` cache lines a step are asked for from `ahead` on, and the
-    `summed_rows` rows of the block that was summed before are written out.
+def _multiply_32(x, row_bytes, weight, steps, is_int8, summed, summed_rows):
+    """Sums of up to 32 rows and 32 columns; between the steps, the `summed_rows` rows of the block that was summed
+    before are written out.
     """
     lower = x + TILE_ROWS * row_bytes
     rows_a_step = (summed_rows + steps - 1) // steps
     for _ in range(steps):
-        for _ in range(ahead_lines):
-            prefetch(ahead)
-            ahead += CACHE_LINE
         load_tile(6, weight, TILE_ROW_BYTES)
         load_tile(4, x, row_bytes)
         multiply_tiles(0, 4, 6, is_int8)
