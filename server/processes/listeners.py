@@ -26,6 +26,7 @@ def listen(host: str, port: int, *, backlog: int, send_timeout: float) -> socket
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # or a token may wait for the one before it
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; elsewhere such a connection lasts as long as its client
             milliseconds = min(int(PATIENCE * send_timeout * 1000), 2**31 - 1)
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
