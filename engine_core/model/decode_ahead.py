@@ -150,10 +150,10 @@ class DecodeAhead:
                 found.append(GoingOn(request, position, row, result.token_ids[-1] if row is None else -1))
         return found
 
-    def begin(self, going_on: Sequence[GoingOn], parameters: SamplingRows) -> None:
+    def begin(self, going_on: Sequence[GoingOn], parameters: Callable[[], SamplingRows]) -> None:
         """Begin with the next step of these sequences, which have blocks for it; without any, none is running.
 
-        parameters: of the sequences, in their order.
+        parameters: brings those of the sequences, in their order; asked for where they are not the running step's.
         """
         before, self.running = self.running, None  # whose state moves on: where that fails, nothing is begun
         if not going_on:
@@ -163,7 +163,7 @@ class DecodeAhead:
             self._bring_blocks(steps, going_on)
         else:
             steps = self._steps[next_power_of_2(len(going_on))]
-            self._bring_all(steps, going_on, parameters, before)
+            self._bring_all(steps, going_on, parameters(), before)
         steps.run()
         self.running = RunningStep(steps, going_on)
 

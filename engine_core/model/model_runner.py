@@ -114,7 +114,7 @@ class ModelRunner:
         computed = iter(self._compute(rest) if rest else ())
         results = [next(computed) if row is None else RequestResult([]) for row in rows]
         going_on = ahead.going_on(scheduled, rows, results, self._only_draws)
-        ahead.begin(going_on, self._sampler.parameters([self._batch.row_of(item.request) for item in going_on]))
+        ahead.begin(going_on, lambda: self._sampler.parameters([self._batch.row_of(item.request) for item in going_on]))
         if running is not None and len(rest) < len(scheduled):
             self.num_ahead += len(scheduled) - len(rest)
             tokens = running.tokens()

@@ -137,8 +137,9 @@ class Scheduler:
             elif request.lookup is not None:
                 # Every running request behind this one gets a token first.
                 drafts = self._draft(request, budget - (len(running) - index))
-            # A block too early is no reason to preempt anybody, now or at the next step.
-            ahead = self._num_lookahead_tokens if kv_cache.num_free_blocks > 2 * len(running) else 0
+            ahead = self._num_lookahead_tokens
+            if ahead and kv_cache.num_free_blocks <= 2 * len(running):
+                ahead = 0  # a block too early is no reason to preempt anybody, now or at the next step
             if not kv_cache.extend(request, num_new_tokens, len(drafts) or ahead):
                 self._preempt(running.pop())
                 continue

@@ -90,13 +90,10 @@ class _Client:
 
     async def send(self, message: Message) -> None:
         body = message.get("body", b"")
-        if len(body) > PIECE_SIZE:
-            start = 0
-            while start + PIECE_SIZE < len(body):
-                await self._hand_over({**message, "body": body[start : start + PIECE_SIZE], "more_body": True})
-                start += PIECE_SIZE
-            message = {**message, "body": body[start:]}
-        await self._hand_over(message)
+        last = (len(body) - 1) // PIECE_SIZE * PIECE_SIZE
+        for start in range(0, last, PIECE_SIZE):
+            await self._hand_over({**message, "body": body[start : start + PIECE_SIZE], "more_body": True})
+        await self._hand_over({**message, "body": body[last:]} if last > 0 else message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._is_complete = True
 

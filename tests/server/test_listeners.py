@@ -9,16 +9,11 @@ import pytest
 from zqserve.server.processes.listeners import PATIENCE, listen
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 def test_a_connection_sends_at_once_and_ends_when_nobody_takes_what_was_sent(host: str) -> None:
-    try:
-        listener = listen(host, 0, backlog=4, send_timeout=7.0)
-    except OSError:
-        assert host == "::1"
-        pytest.skip("this machine has no IPv6")
-    with listener:
+    with listen(host, 0, backlog=4, send_timeout=7.0) as listener:
         listener.setblocking(True)
-        with socket.create_connection(listener.getsockname()[:2]), listener.accept()[0] as connection:
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == PATIENCE * 7000
 
