@@ -90,14 +90,14 @@ class _Client:
 
     async def send(self, message: Message) -> None:
         body = message.get("body", b"")
-        last = (len(body) - 1) // PIECE_SIZE * PIECE_SIZE
-        for start in range(0, last, PIECE_SIZE):
-            await self._hand_over({**message, "body": body[start : start + PIECE_SIZE], "more_body": True})
-        await self._hand_over({**message, "body": body[last:]} if last > 0 else message)
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            self._is_complete = True
-
-    async def _hand_over(self, message: Message) -> None:
+        if len(body) > PIECE_SIZE:
+            last = (len(body) - 1) // PIECE_SIZE * PIECE_SIZE
+            for start in range(0, last, PIECE_SIZE):
+                self.sending_since = self._time()
+                await self._send({**message, "body": body[start : start + PIECE_SIZE], "more_body": True})
+            message = {**message, "body": body[last:]}
         self.sending_since = self._time()
         await self._send(message)
         self.sending_since = None
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self._is_complete = True

@@ -80,6 +80,9 @@ class _CompletionWriter:
         self._generation = generation
         self._formatter = generation.logprobs_formatter()
         self._encoder = generation.encoder("text_completion")
+        self._tells_text_alone = not (
+            request.echo or request.logprobs is not None or request.return_token_ids or self._encoder.continuous_usage
+        )
         self._begun: set[int] = set()
         """Answers of which an event was sent."""
         self._offsets: dict[int, TextOffset] = {}
@@ -95,7 +98,7 @@ class _CompletionWriter:
         return msgspec.json.encode(response)
 
     def events(self, deltas: Sequence[SampleDelta]) -> bytes:
-        return b"".join([self._event(delta) for delta in deltas])
+        return self._event(deltas[0]) if len(deltas) == 1 else b"".join(map(self._event, deltas))
 
     def last_events(self) -> bytes:
         return self._encoder.last_events(self._generation.usage())
@@ -120,6 +123,8 @@ class _CompletionWriter:
         )
 
     def _event(self, delta: SampleDelta) -> bytes:
+        if self._tells_text_alone:  # nearly all streams
+            return self._text_event(delta)
         request, index = self._request, delta.index
         first = index not in self._begun
         text = delta.text
@@ -141,6 +146,12 @@ class _CompletionWriter:
             if first:
                 choice.prompt_token_ids = self._generation.prompt(index).token_ids
         return self._encoder.choice(choice, index, len(delta.token_ids))
+
+    def _text_event(self, delta: SampleDelta) -> bytes:
+        if not delta.text and delta.finish_reason is None:
+            return b""
+        choice = CompletionChoice(delta.index, delta.text, None, delta.finish_reason, delta.stop_reason)
+        return self._encoder.choice(choice, delta.index, len(delta.token_ids))
 
     def _echo(self, index: int) -> str:
         """The prompt's text, where it stands in front of the answer."""

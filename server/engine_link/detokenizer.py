@@ -66,7 +66,9 @@ class ByteDetokenizer:
         self._table = table
         self._skipped = skipped
         self._at_start = at_start
-        self._decode = _Utf8Decoder("replace").decode
+        self._decoder = _Utf8Decoder("replace")
+        self._holds_bytes = False
+        """Whether a character is incomplete."""
 
     def add(self, token_id: int) -> str:
         if token_id in self._skipped:
@@ -75,10 +77,18 @@ class ByteDetokenizer:
         if self._at_start and data:
             data = self._table.at_start(token_id)
             self._at_start = False
-        return self._decode(data)
+        if not self._holds_bytes:
+            try:
+                return data.decode()  # nearly always: whole characters, without the decoder's Python
+            except UnicodeDecodeError:
+                pass
+        text = self._decoder.decode(data)
+        self._holds_bytes = bool(self._decoder.getstate()[0])
+        return text
 
     def finish(self) -> str:
-        return self._decode(b"", True)
+        self._holds_bytes = False
+        return self._decoder.decode(b"", True)
 
 
 class ContextDetokenizer:

@@ -277,10 +277,9 @@ class EngineClient:
             self._try_next_suspects()
 
     def _take_outputs(self, step: StepOutputs) -> None:
-        processor, streams = self._output_processor, self._streams
+        processor, streams, batches = self._output_processor, self._streams, self._batches
         for output in step.outputs:
-            batch = self._batches.pop(output.key, None)
-            if batch is not None:
+            if batches and (batch := batches.pop(output.key, None)) is not None:
                 batch.take(output)
                 if batch.finished:
                     self._live.remove(batch)
@@ -289,16 +288,18 @@ class EngineClient:
             if result is None:
                 continue  # it was aborted while this was on its way
             state, deltas = result
+            stream = streams[state]
             if output.queue_seconds is not None:
-                streams[state].on_start()
+                stream.on_start()
             if state.error is not None:
-                self._fail(streams[state], RequestFailedError(state.error))
-            elif state.finished:
-                stream = streams.pop(state)
+                self._fail(stream, RequestFailedError(state.error))
+                continue
+            if state.finished:
+                del streams[state]
                 self._live.remove(stream)
-                stream._put(deltas)
-            elif deltas:
-                streams[state]._put(deltas)
+            elif not deltas:
+                continue
+            stream._put(deltas)
         self._abort(processor.take_aborts())
 
     def _fail(self, request: LiveRequest, error: Exception) -> None:
@@ -376,6 +377,7 @@ class RequestStream(AsyncIterator[list[SampleDelta]]):
         self._error: Exception | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._closed = False
+        self._create_future = asyncio.get_running_loop().create_future
 
     async def __anext__(self) -> list[SampleDelta]:
         while not self._deltas:
@@ -383,9 +385,9 @@ class RequestStream(AsyncIterator[list[SampleDelta]]):
                 raise self._error
             if self._closed or self.state.finished:
                 raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
+            waiter = self._waiter = self._create_future()
             try:
-                await self._waiter
+                await waiter
             finally:
                 self._waiter = None
         deltas, self._deltas = self._deltas, []
@@ -422,8 +424,9 @@ class RequestStream(AsyncIterator[list[SampleDelta]]):
         self._wake()
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
 
 def _one_an_answer(deltas: list[SampleDelta]) -> list[SampleDelta]:

@@ -17,7 +17,7 @@ from .detokenizer import Detokenizer, make_detokenizer
 from .stop_checker import StopChecker
 
 
-class SampleDelta(msgspec.Struct):
+class SampleDelta(msgspec.Struct, gc=False):
     """What is new of one answer."""
 
     index: int
@@ -43,6 +43,8 @@ class RequestState:
     prompt_logprobs: list[TokenLogprobs] | None
     """Of positions 1, 2, …; complete before the first delta. None when not asked for."""
     num_prompt_tokens: int
+    picks_best: bool
+    """Whether only the best of its answers are told."""
     samples: dict[int, _Sample] = field(default_factory=dict)
     """Unfinished ones, by key."""
     num_cached_tokens: int = 0
@@ -62,10 +64,6 @@ class RequestState:
     def finished(self) -> bool:
         """Whether every answer has ended."""
         return not self.samples
-
-    @property
-    def picks_best(self) -> bool:
-        return self.params.num_samples > self.params.n and not self.params.use_beam_search
 
     @property
     def awaits_prompt_logprobs(self) -> bool:
@@ -105,6 +103,7 @@ class OutputProcessor:
             params,
             prompt_logprobs=None if params.prompt_logprobs is None else [],
             num_prompt_tokens=len(requests[0].prompt_token_ids),
+            picks_best=params.num_samples > params.n and not params.use_beam_search,
         )
         for request in requests:
             sample = self._sample(state, request, request.sample_index)
@@ -128,18 +127,15 @@ class OutputProcessor:
             del self._samples[output.key], state.samples[output.key]
             return state, self._of_beams(sample, output.beams)
         delta = self._delta(sample, output)
-        if delta.finish_reason is not None:
+        finish_reason = delta.finish_reason
+        if finish_reason is not None:
             del self._samples[output.key], state.samples[output.key]
         if state.picks_best:
             return state, _best(state, sample, delta)
-        if not (delta.token_ids or delta.finish_reason):
+        if finish_reason is None and not delta.token_ids:
             return state, []
-        if state.awaits_prompt_logprobs and not state.finished:
-            state.early.append(delta)
-            return state, []
-        if state.early:
-            deltas, state.early = [*state.early, delta], []
-            return state, deltas
+        if state.prompt_logprobs is not None:
+            return state, _behind_prompt_logprobs(state, delta)
         return state, [delta]
 
     def take_aborts(self) -> list[int]:
@@ -216,45 +212,68 @@ class OutputProcessor:
     def _delta(self, sample: _Sample, output: EngineOutput) -> SampleDelta:
         token_ids, logprobs, finish_reason = output.token_ids, output.logprobs, output.finish_reason
         stop_reason: int | str | None = output.stop_reason
-        text = ""
-        if sample.detokenizer is not None:
-            text, num_read = self._text(sample, sample.detokenizer, output)
-            checker = sample.stop_checker
-            if checker is not None and checker.matched is not None:
+        text, detokenizer = "", sample.detokenizer
+        if detokenizer is None:
+            pass
+        elif sample.stop_checker is None:
+            text = _shown(sample, detokenizer, output)
+        else:
+            text, num_read = _until_stop(sample, detokenizer, sample.stop_checker, output)
+            if sample.stop_checker.matched is not None:
                 token_ids = token_ids[:num_read]
                 logprobs = None if logprobs is None else logprobs[:num_read]
                 if finish_reason is None:
                     self._aborts.append(output.key)
-                finish_reason, stop_reason = "stop", checker.matched
+                finish_reason, stop_reason = "stop", sample.stop_checker.matched
         sample.token_ids += token_ids
         sample.state.num_output_tokens += len(token_ids)
-        delta = SampleDelta(sample.index, text, token_ids, logprobs, finish_reason, stop_reason)
-        if logprobs is not None:
-            sample.cumulative_logprob += sum(position.logprobs[0] for position in logprobs)
-            delta.cumulative_logprob = sample.cumulative_logprob
-        return delta
+        if logprobs is None:
+            return SampleDelta(sample.index, text, token_ids, None, finish_reason, stop_reason)
+        sample.cumulative_logprob += sum(position.logprobs[0] for position in logprobs)
+        return SampleDelta(
+            sample.index, text, token_ids, logprobs, finish_reason, stop_reason, sample.cumulative_logprob
+        )
 
-    def _text(self, sample: _Sample, detokenizer: Detokenizer, output: EngineOutput) -> tuple[str, int]:
-        """The text that may be shown now, and how many of the tokens it took to find a stop string (or all)."""
-        token_ids, finish_reason = output.token_ids, output.finish_reason
-        hides_last = finish_reason == "stop" and not output.is_complete and not sample.shows_stop
-        shown_ids = token_ids[:-1] if hides_last else token_ids
-        checker = sample.stop_checker
-        if checker is None:
-            text = detokenizer.add(shown_ids[0]) if len(shown_ids) == 1 else "".join(map(detokenizer.add, shown_ids))
-            return (text if finish_reason is None else text + detokenizer.finish()), len(token_ids)
-        pieces: list[str] = []
-        num_tokens = len(sample.token_ids)
-        for num_read, token_id in enumerate(shown_ids, 1):
-            exempt = num_tokens + num_read <= sample.min_tokens
-            pieces.append(checker.add(detokenizer.add(token_id), exempt=exempt))
-            if checker.matched is not None:
-                return "".join(pieces), num_read
-        if finish_reason is not None:
-            exempt = num_tokens + len(token_ids) <= sample.min_tokens
-            pieces.append(checker.add(detokenizer.finish(), exempt=exempt))
-            pieces.append(checker.finish())
-        return "".join(pieces), len(token_ids)
+
+def _shown(sample: _Sample, detokenizer: Detokenizer, output: EngineOutput) -> str:
+    """The text of an output without stop strings to look for."""
+    if output.finish_reason is None and len(output.token_ids) == 1:  # nearly all outputs
+        return detokenizer.add(output.token_ids[0])
+    text = "".join(map(detokenizer.add, _shown_ids(sample, output)))
+    return text if output.finish_reason is None else text + detokenizer.finish()
+
+
+def _shown_ids(sample: _Sample, output: EngineOutput) -> list[int]:
+    """The tokens that are text: the one that ended the sequence is not, unless it is asked for."""
+    hides_last = output.finish_reason == "stop" and not output.is_complete and not sample.shows_stop
+    return output.token_ids[:-1] if hides_last else output.token_ids
+
+
+def _until_stop(
+    sample: _Sample, detokenizer: Detokenizer, checker: StopChecker, output: EngineOutput
+) -> tuple[str, int]:
+    """The text that may be shown now, and how many of the tokens it took to find a stop string (or all)."""
+    pieces: list[str] = []
+    num_tokens, token_ids = len(sample.token_ids), output.token_ids
+    for num_read, token_id in enumerate(_shown_ids(sample, output), 1):
+        exempt = num_tokens + num_read <= sample.min_tokens
+        pieces.append(checker.add(detokenizer.add(token_id), exempt=exempt))
+        if checker.matched is not None:
+            return "".join(pieces), num_read
+    if output.finish_reason is not None:
+        exempt = num_tokens + len(token_ids) <= sample.min_tokens
+        pieces.append(checker.add(detokenizer.finish(), exempt=exempt))
+        pieces.append(checker.finish())
+    return "".join(pieces), len(token_ids)
+
+
+def _behind_prompt_logprobs(state: RequestState, delta: SampleDelta) -> list[SampleDelta]:
+    """What may be told now, as the prompt's logprobs come before all else."""
+    state.early.append(delta)
+    if state.awaits_prompt_logprobs and not state.finished:
+        return []
+    deltas, state.early = state.early, []
+    return deltas
 
 
 def _best(state: RequestState, sample: _Sample, delta: SampleDelta) -> list[SampleDelta]:

@@ -115,7 +115,7 @@ class Generation:
         self.num_answers = len(prompts) * params.n
         self._services = services
         self._request = request
-        self._timing = RequestTiming(services.metrics, services.config, id, model, params, prompts)
+        self.timing = RequestTiming(services.metrics, services.config, id, model, params, prompts)
         self._constraint = constraint
         self._grammar: Grammar | None = None
         self._streams: list[RequestStream] = []
@@ -166,7 +166,7 @@ class Generation:
 
     def __exit__(self, *exc_info: object) -> None:
         self._close()
-        self._timing.finish(self._queue_seconds())
+        self.timing.finish(self._queue_seconds())
 
     def _give_up(self, error: ApiError) -> None:
         for stream in self._streams:
@@ -201,8 +201,8 @@ class Generation:
         """The prompt of answer `index`."""
         return self.prompts[index // self.params.n]
 
-    async def deltas(self) -> AsyncIterator[list[SampleDelta]]:
-        """What each step brings; the indices are those of the whole request."""
+    def deltas(self) -> AsyncIterator[list[SampleDelta]]:
+        """What each step brings; the indices are those of the whole request. Whoever takes it tells `timing`."""
         if len(self._streams) == 1:
             source: AsyncIterator[list[SampleDelta]] = self._streams[0]
         else:
@@ -210,9 +210,7 @@ class Generation:
         interval = self._request.stream_interval or self._services.config.stream_interval
         if interval > 1 and self._request.stream:
             source = _at_least(interval, source)
-        async for deltas in source:
-            self._timing.add(deltas)
-            yield deltas
+        return source
 
     def prompt_logprobs(self, prompt_index: int) -> list[TokenLogprobs]:
         """Of the prompt's positions 1, 2, …; complete with the first delta, empty when not asked for."""
@@ -252,7 +250,8 @@ async def respond(
         await generation.compile_constraint()
         with generation:
             if stream:
-                await _stream(generation, writer, send, stream_format)
+                # In a task of its own: each token would pass through all that has called this function otherwise.
+                await asyncio.create_task(_stream(generation, writer, send, stream_format))
             else:
                 await _answer(generation, writer, send)
 
@@ -268,6 +267,7 @@ async def _answer(generation: Generation, writer: Writer, send: Send) -> None:
     answers = [Answer(index) for index in range(generation.num_answers)]
     size = generation.num_prompt_logprobs
     async for deltas in generation.deltas():
+        generation.timing.add(deltas)
         for delta in deltas:
             answers[delta.index].add(delta)
             size += _size(delta)
@@ -297,7 +297,11 @@ async def _stream(generation: Generation, writer: Writer, send: Send, form: Stre
         source = with_pauses(source, generation.keep_alive_seconds)
     try:
         async for deltas in source:
-            events = form.keep_alive if deltas is None else writer.events(deltas)
+            if deltas is None:
+                events = form.keep_alive
+            else:
+                generation.timing.add(deltas)
+                events = writer.events(deltas)
             if events:
                 await stream.write(events)
         last_events = writer.last_events()

@@ -9,6 +9,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from ...engine_core.sampling_params import SamplingParams
 from ..config import ServerConfig
@@ -17,6 +18,14 @@ from ..engine_link.output_processor import SampleDelta
 from ..http.metrics import Metrics
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Pace:
+    """How an answer comes."""
+
+    num_tokens: int = 0
+    last_token: float = 0.0
 
 
 class RequestTiming:
@@ -39,37 +48,37 @@ class RequestTiming:
         self._prompts = prompts
         self._start = time.perf_counter()
         self._first_token: float | None = None
-        self._last_token: dict[int, float] = {}
-        """By answer."""
-        self._num_tokens: Counter[int] = Counter()
-        """By answer."""
+        self._answers: dict[int, _Pace] = {}
         self._finish_reasons: Counter[str] = Counter()
 
     def add(self, deltas: Sequence[SampleDelta]) -> None:
         """Take note of what just came."""
         now = time.perf_counter()
         metrics = self._metrics
-        num_new_tokens = 0
         for delta in deltas:
-            index, num_tokens = delta.index, len(delta.token_ids)
+            num_tokens = len(delta.token_ids)
+            answer = self._answers.get(delta.index)
+            if answer is None:
+                answer = self._answers[delta.index] = _Pace()
             if num_tokens:
-                num_new_tokens += num_tokens
-                # Tokens that come together share the time since the one before them.
-                last = self._last_token.get(index)
-                interval = 0.0 if last is None else (now - last) / num_tokens
-                for _ in range(num_tokens - (last is None)):
-                    metrics.inter_token_latency.observe(interval)
-                if self._first_token is None:
-                    self._first_token = now
-                    metrics.time_to_first_token.observe(now - self._start)
-                self._last_token[index] = now
-                self._num_tokens[index] += num_tokens
+                if answer.num_tokens:
+                    # Tokens that come together share the time since the one before them.
+                    metrics.token_times.add((now - answer.last_token) / num_tokens, num_tokens)
+                else:
+                    metrics.token_times.add_first(num_tokens)
+                    self._note_first(now)
+                answer.last_token = now
+                answer.num_tokens += num_tokens
             if delta.finish_reason is not None:
                 self._finish_reasons[delta.finish_reason] += 1
                 metrics.count_finished(delta.finish_reason)
-                metrics.request_generation_tokens.observe(self._num_tokens[index])
-        if num_new_tokens:
-            metrics.generation_tokens.inc(num_new_tokens)
+                metrics.request_generation_tokens.observe(answer.num_tokens)
+
+    def _note_first(self, now: float) -> None:
+        """An answer begins."""
+        if self._first_token is None:
+            self._first_token = now
+            self._metrics.time_to_first_token.observe(now - self._start)
 
     def finish(self, queue_seconds: float | None) -> None:
         """The request is over, complete or not."""
@@ -80,6 +89,7 @@ class RequestTiming:
 
     def _observe(self, now: float, queue_seconds: float | None) -> None:
         metrics = self._metrics
+        metrics.token_times.tell()
         metrics.e2e_latency.observe(now - self._start)
         metrics.request_n.observe(self._params.n)
         if self._params.max_tokens is not None:
@@ -95,7 +105,7 @@ class RequestTiming:
                 metrics.prefill_time.observe(max(0.0, self._first_token - scheduled))
         if self._first_token is not None:
             metrics.decode_time.observe(now - self._first_token)
-            longest = max(self._num_tokens.values())
+            longest = max(answer.num_tokens for answer in self._answers.values())
             if longest > 1:
                 metrics.time_per_output_token.observe((now - self._first_token) / (longest - 1))
 
@@ -108,7 +118,7 @@ class RequestTiming:
             self._model,
             len(self._prompts),
             sum(len(prompt.token_ids) for prompt in self._prompts),
-            self._num_tokens.total(),
+            sum(answer.num_tokens for answer in self._answers.values()),
             reasons or "aborted",
             "-" if queue_seconds is None else f"{queue_seconds:.3f}",
             first,

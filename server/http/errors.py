@@ -7,6 +7,7 @@ never holds a path of this machine or the whole input.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 import msgspec
@@ -126,10 +127,10 @@ class UnexpectedErrors:
             return
         started = False
 
-        async def watched_send(message: Message) -> None:
+        def watched_send(message: Message) -> Awaitable[None]:
             nonlocal started
             started = True
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, watched_send)

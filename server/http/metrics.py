@@ -10,7 +10,7 @@ worker. What the answering worker holds at the moment bears its process id.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ...engine_core.messages import EngineStats
 from ..server_status import ServerStatus
+from .token_times import TokenTimes
 
 CONTENT_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 
@@ -94,12 +95,13 @@ class Metrics:
         """What is asked for at each scrape, and kept nowhere."""
         self._registry.register(self._live[0])
         self.prompt_tokens = self._counter("prompt_tokens", "Prompt tokens of finished requests.")
-        self.generation_tokens = self._counter("generation_tokens", "Tokens generated.")
         self.time_to_first_token = self._histogram(
             "time_to_first_token_seconds", "From arrival to the first token.", _FIRST_TOKEN_BUCKETS
         )
-        self.inter_token_latency = self._histogram(
-            "inter_token_latency_seconds", "Between tokens of an answer.", _TOKEN_BUCKETS
+        self.token_times = TokenTimes(
+            self._counter("generation_tokens", "Tokens generated."),
+            self._histogram("inter_token_latency_seconds", "Between tokens of an answer.", _TOKEN_BUCKETS),
+            _TOKEN_BUCKETS,
         )
         self.time_per_output_token = self._histogram(
             "request_time_per_output_token_seconds", "Mean time between tokens of a request.", _TOKEN_BUCKETS
@@ -167,6 +169,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Everything in Prometheus' text format."""
+        self.token_times.tell()
         source = self._registry
         if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
             source = CollectorRegistry()
@@ -301,12 +304,13 @@ class HttpRequestCounter:
 
         status = LEFT_UNANSWERED
 
-        async def watched_send(message: Message) -> None:
+        # No coroutine of its own, here and in the other middleware: every token of a stream passes through all of them.
+        def watched_send(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 count(status)
-            await send(message)
+            return send(message)
 
         def count(status: int) -> None:
             path = scope["path"].removeprefix(self._root_path)

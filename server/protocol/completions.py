@@ -30,7 +30,7 @@ class CompletionLogprobs(msgspec.Struct):
     text_offset: list[int]
 
 
-class CompletionChoice(msgspec.Struct):
+class CompletionChoice(msgspec.Struct, gc=False):
     """An answer, or one piece of it in a stream."""
 
     index: int
