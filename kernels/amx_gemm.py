@@ -14,6 +14,7 @@ import torch
 from numba import njit
 from torch.nn import functional as F
 
+from . import huge_pages
 from .amx import (
     CACHE_LINE,
     CONFIG_BYTES,
@@ -172,7 +173,11 @@ def panels_of(weight: torch.Tensor) -> torch.Tensor:
     padded = F.pad(weight, padding) if any(padding) else weight
     # Inputs that stand side by side in a tile move as one number.
     groups = padded.contiguous().view(torch.int32).view(num_panels, 2, 16, num_steps, TILE_ROWS)
-    return groups.permute(0, 3, 1, 4, 2).contiguous().view(weight.dtype).view(num_panels, num_steps, 2, 16, 16, grouped)
+    return (
+        huge_pages.copied(groups.permute(0, 3, 1, 4, 2))
+        .view(weight.dtype)
+        .view(num_panels, num_steps, 2, 16, 16, grouped)
+    )
 
 
 def _padded(values: torch.Tensor | None, size: int, num_panels: int) -> torch.Tensor:

@@ -13,7 +13,8 @@ from torch import nn
 
 from .gated_activation import ACTIVATIONS, gate_16_float32
 from .kernel_sequence import Buffer, KernelSequence
-from .simd import CACHE_LINE, LANES, TILE, add_16, address_of, copy_16, load_f32, make_multiply_add, store_f32
+from .multiply_add import make_multiply_add
+from .simd import CACHE_LINE, LANES, TILE, add_16, address_of, copy_16, load_f32, store_f32
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
 

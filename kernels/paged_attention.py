@@ -41,42 +41,41 @@ from .attention_batch import (
     AttentionBatch,
     of_batch,
 )
+from .attention_tiles import (
+    MOST_DIRECT_ROWS,
+    load_tile,
+    multiply_cached_keys,
+    multiply_cached_values,
+    multiply_queries,
+    multiply_values,
+    prefetch_tile,
+    reads_directly,
+    soften_row,
+    store_row,
+)
 from .kernel_sequence import Buffer, KernelSequence
 from .rms_norm import copy_row, narrow_row
 from .rotary import ARGUMENTS_SIZE, Rotary, RotaryBuffers, load_head, write_arguments, write_norm
 from .simd import (
-    CACHE_LINE,
     LANES,
     TILE,
     address_of,
-    copy_16,
-    exp_of_tile,
     fill_16,
     load_f32,
     load_f64,
     load_i32,
     load_u16,
-    max_of_tile,
-    multiply_add_1x1,
-    multiply_add_1x4,
-    multiply_add_2x4,
-    multiply_add_3x4,
-    multiply_add_4x1,
-    multiply_add_4x4,
-    narrow,
-    prefetch,
-    scale_16,
     store_f32,
     store_u16,
     sum_of_16,
-    tanh_of_tile,
-    widen_16,
 )
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
 
-QUERY_ROTARY, KEY_ROTARY = 28, 28 + ARGUMENTS_SIZE
+QUERY_ROTARY, KEY_ROTARY = 30, 30 + ARGUMENTS_SIZE
 """Where the kernels' arguments hold those of `rotary`."""
+ITEMS_PER_THREAD = 8
+"""As long as there are so many, an item takes several heads."""
 
 
 @dataclass(frozen=True)
@@ -219,6 +218,8 @@ class PagedAttention:
         v[19] = 0 if sinks is None else sinks.data_ptr()
         v[20:21].view(np.float64)[0] = scale
         v[21:22].view(np.float64)[0] = softcap
+        v[28] = min(heads.num_kv_heads, max(1, TILE_ROWS // max(group, MOST_DIRECT_ROWS)))
+        v[29] = ITEMS_PER_THREAD * self._threads.size
 
 
 def _scratch_floats(rows: int, head_dim: int, padded_dim: int) -> int:
@@ -281,71 +282,195 @@ def _write_tokens(args, seq, start, count, head, scratch):
 
 
 def _attend(args):
-    """Kernel: attention of all query tokens of a step. Items are (query tokens, key/value head)."""
+    """Kernel: attention of all query tokens of a step. Items are (query tokens, some key/value heads)."""
     base = address_of(args)
-    num_kv_heads, group, head_dim = args[9], args[10], args[11]
-    value_dim, padded_dim, window = args[12], args[13], args[15]
-    scale, softcap = load_f64(base + 8 * 20), load_f64(base + 8 * 21)
-    rows_per_item = of_batch(args, TOKENS_PER_ITEM) * group
-
-    keys = args[16] + 4 * args[17] * atomic_add(base + 8, 1)
-    values = keys + 4 * TILE * head_dim
-    queries = values + 4 * TILE * padded_dim
-    scores = queries + 4 * rows_per_item * head_dim
-    outputs = scores + 4 * rows_per_item * TILE
-    sums = outputs + 4 * rows_per_item * padded_dim
-    maxima = sums + 4 * rows_per_item * LANES
-
-    num_items = of_batch(args, NUM_ITEMS) * num_kv_heads
-    while True:
-        item = atomic_add(base, 1)
-        if item >= num_items:
-            return
-        head, item = item % num_kv_heads, item // num_kv_heads
-        seq = load_i32(of_batch(args, ITEM_SEQ) + 4 * item)
-        start = load_i32(of_batch(args, ITEM_START) + 4 * item)
-        flat = load_i32(of_batch(args, QUERY_START) + 4 * seq)
-        query_len = load_i32(of_batch(args, QUERY_START) + 4 * seq + 4) - flat
-        num_queries = min(of_batch(args, TOKENS_PER_ITEM), query_len - start)
-        flat += start
-        position = load_i32(of_batch(args, CONTEXT_LEN) + 4 * seq) + start
-        rows = num_queries * group
+    scratch = args[16] + 4 * args[17] * atomic_add(base + 8, 1)
+    together = _heads_together(args)
+    parts = (args[9] + together - 1) // together
+    num_items = of_batch(args, NUM_ITEMS) * parts
+    item = atomic_add(base, 1)
+    while item < num_items:
+        number, first = item // parts, item % parts * together
+        end = min(args[9], first + together)
+        seq, start, num_queries, _ = _queries_of(args, number)
         if load_i32(of_batch(args, WRITTEN_EARLY) + 4 * seq) == 0:
-            _write_tokens(args, seq, 0, query_len, head, keys)
-        num_keys = position + num_queries
-        first_tile = max(0, position - window + 1) // TILE if window > 0 else 0
-        table = of_batch(args, BLOCK_TABLE) + 4 * seq * of_batch(args, TABLE_WIDTH)
-        _prefetch_tile(args, table, head, first_tile, num_keys)
-        _load_queries(queries, args, flat, head, rows, sums)
-        for i in range(0, rows * padded_dim, LANES):
-            fill_16(outputs + 4 * i, np.float32(0.0))
-        for row in range(rows):
-            fill_16(sums + 4 * LANES * row, np.float32(0.0))
-            store_f32(maxima + 4 * row, np.float32(-np.inf))
+            for head in range(first, end):
+                _write_tokens(args, seq, 0, start + num_queries, head, scratch)
+        # Each takes the next item, if there is one, before it has done with this one.
+        if reads_directly(args, num_queries * args[10]):
+            item = _attend_directly(args, number, first, end, scratch, num_items)
+        else:
+            item = _attend_in_scratch(args, number, first, end, scratch)
 
+
+@njit(error_model="numpy")
+def _heads_together(args):
+    """Key/value heads of an item: many, which lie behind each other in a block, as long as there are items for all."""
+    together = args[28]
+    while together > 1 and of_batch(args, NUM_ITEMS) * ((args[9] + together - 1) // together) < args[29]:
+        together = (together + 1) // 2
+    return together
+
+
+@njit(error_model="numpy")
+def _attend_in_scratch(args, number, first, end, scratch):
+    """The query tokens of a work item with the heads [first, end), one head after another; the next item's number."""
+    base = address_of(args)
+    group, head_dim, padded_dim, window = args[10], args[11], args[13], args[15]
+    scale, softcap = load_f64(base + 8 * 20), load_f64(base + 8 * 21)
+    seq, _, num_queries, position = _queries_of(args, number)
+    rows = num_queries * group
+    keys, values, queries, scores, outputs, sums, maxima = _parts_of(scratch, args, rows)
+    num_keys = position + num_queries
+    first_tile = _first_tile(position, window)
+    table = of_batch(args, BLOCK_TABLE) + 4 * seq * of_batch(args, TABLE_WIDTH)
+    for head in range(first, end):
+        prefetch_tile(args, table, head, first_tile, num_keys)
+        _begin_rows(args, number, head, rows, queries, outputs, sums, maxima)
         for tile in range(first_tile, (num_keys + TILE - 1) // TILE):
             count = min(TILE, num_keys - tile * TILE)
-            _load_tile(keys, values, args, table, head, tile, count)
-            _prefetch_tile(args, table, head, tile + 1, num_keys)
-            _multiply_queries(queries, keys, scores, rows, head_dim)
+            load_tile(keys, values, args, table, head, tile, count)
+            prefetch_tile(args, table, head, tile + 1, num_keys)
+            multiply_queries(queries, keys, scores, rows, head_dim)
             for row in range(rows):
                 row_position = position + row // group
                 row_start = max(0, row_position - window + 1) if window > 0 else 0
-                _soften_row(
+                soften_row(
                     scores + 4 * TILE * row, sums + 4 * LANES * row, maxima + 4 * row,
                     outputs + 4 * padded_dim * row, padded_dim,
                     row_start - tile * TILE, row_position + 1 - tile * TILE, scale, softcap,
                 )  # fmt: skip
-            _multiply_values(scores, values, outputs, rows, count, padded_dim)
+            multiply_values(scores, values, outputs, rows, count, padded_dim)
+        _end_rows(args, number, head, rows, outputs, sums, maxima)
+    return atomic_add(base, 1)
 
-        for row in range(rows):
-            total = sum_of_16(sums + 4 * LANES * row)
-            query_head = head * group + row % group
-            if args[19] != 0:
-                sink = load_f32(args[19] + 4 * query_head)
-                total += np.float32(math.exp(sink - load_f32(maxima + 4 * row)))
-            target = (flat + row // group) * num_kv_heads * group + query_head
-            _store_row(args[8], target * value_dim, outputs + 4 * padded_dim * row, total, value_dim, args[18])
+
+@njit(error_model="numpy")
+def _attend_directly(args, number, first, end, scratch, num_items):
+    """The same, reading a bfloat16 cache as it lies: tile after tile, in each of them head after head.
+
+    While a head's keys and values of a tile are multiplied, those that come next are asked for; behind the last ones
+    these are the first of the next item.
+    """
+    base = address_of(args)
+    group, head_dim, padded_dim, window = args[10], args[11], args[13], args[15]
+    scale, softcap = load_f64(base + 8 * 20), load_f64(base + 8 * 21)
+    seq, _, num_queries, position = _queries_of(args, number)
+    rows = num_queries * group
+    _, _, queries, scores, outputs, sums, maxima = _parts_of(scratch, args, rows * (end - first))
+    for head in range(first, end):
+        row = rows * (head - first)
+        _begin_rows(
+            args, number, head, rows, queries + 4 * head_dim * row, outputs + 4 * padded_dim * row,
+            sums + 4 * LANES * row, maxima + 4 * row,
+        )  # fmt: skip
+    num_keys = position + num_queries
+    last_tile = (num_keys - 1) // TILE
+    table = of_batch(args, BLOCK_TABLE) + 4 * seq * of_batch(args, TABLE_WIDTH)
+    item = num_items
+    for tile in range(_first_tile(position, window), last_tile + 1):
+        count = min(TILE, num_keys - tile * TILE)
+        for head in range(first, end):
+            next_table, next_head, next_tile, next_count = table, head + 1, tile, count
+            if head + 1 == end:
+                next_head, next_tile, next_count = first, tile + 1, min(TILE, num_keys - (tile + 1) * TILE)
+                if tile == last_tile:
+                    item = atomic_add(base, 1)
+                    next_table, next_head, next_tile, next_count = _start_of(args, item, num_items)
+            row = rows * (head - first)
+            out = outputs + 4 * padded_dim * row
+            multiply_cached_keys(
+                queries + 4 * head_dim * row, scores, args, table, head, tile, rows, count,
+                next_table, next_head, next_tile, next_count,
+            )  # fmt: skip
+            for i in range(rows):
+                row_position = position + i // group
+                row_start = max(0, row_position - window + 1) if window > 0 else 0
+                soften_row(
+                    scores + 4 * TILE * i, sums + 4 * LANES * (row + i), maxima + 4 * (row + i),
+                    out + 4 * padded_dim * i, padded_dim,
+                    row_start - tile * TILE, row_position + 1 - tile * TILE, scale, softcap,
+                )  # fmt: skip
+            multiply_cached_values(
+                scores, out, args, table, head, tile, rows, count, next_table, next_head, next_tile, next_count
+            )
+    for head in range(first, end):
+        row = rows * (head - first)
+        _end_rows(
+            args, number, head, rows, outputs + 4 * padded_dim * row, sums + 4 * LANES * row, maxima + 4 * row
+        )  # fmt: skip
+    return item
+
+
+@njit(error_model="numpy")
+def _parts_of(scratch, args, rows):
+    """A thread's scratch for so many rows."""
+    head_dim, padded_dim = args[11], args[13]
+    values = scratch + 4 * TILE * head_dim
+    queries = values + 4 * TILE * padded_dim
+    scores = queries + 4 * rows * head_dim
+    outputs = scores + 4 * rows * TILE
+    sums = outputs + 4 * rows * padded_dim
+    return scratch, values, queries, scores, outputs, sums, sums + 4 * rows * LANES
+
+
+@njit(error_model="numpy")
+def _first_tile(position, window):
+    """The first that a token at this position sees."""
+    return max(0, position - window + 1) // TILE if window > 0 else 0
+
+
+@njit(error_model="numpy")
+def _start_of(args, item, num_items):
+    """Where an item begins to read: block table, head, tile, and the keys of the tile; 0 if there is no such item."""
+    if item >= num_items:
+        return args[2], 0, 0, 0
+    together = _heads_together(args)
+    parts = (args[9] + together - 1) // together
+    seq, _, num_queries, position = _queries_of(args, item // parts)
+    tile = _first_tile(position, args[15])
+    table = of_batch(args, BLOCK_TABLE) + 4 * seq * of_batch(args, TABLE_WIDTH)
+    return table, item % parts * together, tile, min(TILE, position + num_queries - tile * TILE)
+
+
+@njit(error_model="numpy")
+def _begin_rows(args, number, head, rows, queries, outputs, sums, maxima):
+    """Nothing has been seen yet by the queries of a work item with one head."""
+    seq, start, _, _ = _queries_of(args, number)
+    flat = load_i32(of_batch(args, QUERY_START) + 4 * seq) + start
+    _load_queries(queries, args, flat, head, rows, sums)
+    for i in range(0, rows * args[13], LANES):
+        fill_16(outputs + 4 * i, np.float32(0.0))
+    for row in range(rows):
+        fill_16(sums + 4 * LANES * row, np.float32(0.0))
+        store_f32(maxima + 4 * row, np.float32(-np.inf))
+
+
+@njit(error_model="numpy")
+def _end_rows(args, number, head, rows, outputs, sums, maxima):
+    """Their outputs to where they belong."""
+    num_kv_heads, group, value_dim, padded_dim = args[9], args[10], args[12], args[13]
+    seq, start, _, _ = _queries_of(args, number)
+    flat = load_i32(of_batch(args, QUERY_START) + 4 * seq) + start
+    for row in range(rows):
+        total = sum_of_16(sums + 4 * LANES * row)
+        query_head = head * group + row % group
+        if args[19] != 0:
+            sink = load_f32(args[19] + 4 * query_head)
+            total += np.float32(math.exp(sink - load_f32(maxima + 4 * row)))
+        target = (flat + row // group) * num_kv_heads * group + query_head
+        store_row(args[8], target * value_dim, outputs + 4 * padded_dim * row, total, value_dim, args[18])
+
+
+@njit(error_model="numpy")
+def _queries_of(args, number):
+    """The query tokens of a work item: their sequence, the first of them, how many they are, the first's position."""
+    seq = load_i32(of_batch(args, ITEM_SEQ) + 4 * number)
+    start = load_i32(of_batch(args, ITEM_START) + 4 * number)
+    flat = load_i32(of_batch(args, QUERY_START) + 4 * seq)
+    query_len = load_i32(of_batch(args, QUERY_START) + 4 * seq + 4) - flat
+    num_queries = min(of_batch(args, TOKENS_PER_ITEM), query_len - start)
+    return seq, start, num_queries, load_i32(of_batch(args, CONTEXT_LEN) + 4 * seq) + start
 
 
 @njit(error_model="numpy")
@@ -358,143 +483,3 @@ def _load_queries(queries, args, flat, head, rows, scratch):
         token = flat + row // group
         source = args[3] + item_size * (token * args[4] + (head * group + row % group) * args[5])
         load_head(queries + 4 * head_dim * row, source, head_dim, token, rotary, args[18], scratch)
-
-
-@njit(error_model="numpy")
-def _load_tile(keys, values, args, table, head, tile, count):
-    """Keys of positions [64 * tile, 64 * tile + 64) as [head_dim, 64], values as [64, padded_dim].
-
-    Places from `count` on hold zeros, never what another sequence left in the block.
-    """
-    num_kv_heads, head_dim, padded_dim, block_size = args[9], args[11], args[13], args[14]
-    for part in range(0, TILE, LANES):
-        position = tile * TILE + part
-        if part >= count:
-            for d in range(head_dim):
-                fill_16(keys + 4 * (d * TILE + part), np.float32(0.0))
-            continue
-        block = load_i32(table + 4 * (position // block_size)) * num_kv_heads + head
-        offset = position % block_size
-        source = block * head_dim * block_size + offset
-        value_row = (block * block_size + offset) * padded_dim
-        live = min(LANES, count - part)
-        if args[18] != 0:
-            for d in range(head_dim):
-                widen_16(keys + 4 * (d * TILE + part), args[6] + 2 * (source + d * block_size))
-            for i in range(0, live * padded_dim, LANES):
-                widen_16(values + 4 * (part * padded_dim + i), args[7] + 2 * (value_row + i))
-        else:
-            for d in range(head_dim):
-                copy_16(keys + 4 * (d * TILE + part), args[6] + 4 * (source + d * block_size))
-            for i in range(0, live * padded_dim, LANES):
-                copy_16(values + 4 * (part * padded_dim + i), args[7] + 4 * (value_row + i))
-
-
-@njit(error_model="numpy")
-def _prefetch_tile(args, table, head, tile, num_keys):
-    """Ask for the keys and values that `_load_tile` will read next, so that they come while others are multiplied."""
-    num_kv_heads, head_dim, padded_dim, block_size = args[9], args[11], args[13], args[14]
-    item_size = 2 if args[18] != 0 else 4
-    key_step = max(1, CACHE_LINE // (item_size * block_size))
-    for position in range(tile * TILE, min((tile + 1) * TILE, num_keys), LANES):
-        block = load_i32(table + 4 * (position // block_size)) * num_kv_heads + head
-        offset = position % block_size
-        keys = args[6] + item_size * (block * head_dim * block_size + offset)
-        for d in range(0, head_dim, key_step):
-            prefetch(keys + item_size * d * block_size)
-        values = args[7] + item_size * (block * block_size + offset) * padded_dim
-        for i in range(0, item_size * LANES * padded_dim, CACHE_LINE):
-            prefetch(values + i)
-
-
-@njit(error_model="numpy")
-def _multiply_queries(queries, keys, scores, rows, head_dim):
-    """scores [rows, 64] = queries [rows, head_dim] · keys [head_dim, 64]."""
-    for i in range(0, rows * TILE, LANES):
-        fill_16(scores + 4 * i, np.float32(0.0))
-    row = 0
-    while row + 4 <= rows:
-        multiply_add_4x4(queries + 4 * head_dim * row, head_dim, keys, TILE, scores + 4 * TILE * row, TILE, head_dim)
-        row += 4
-    a, c = queries + 4 * head_dim * row, scores + 4 * TILE * row
-    if row + 3 == rows:
-        multiply_add_3x4(a, head_dim, keys, TILE, c, TILE, head_dim)
-    elif row + 2 == rows:
-        multiply_add_2x4(a, head_dim, keys, TILE, c, TILE, head_dim)
-    elif row + 1 == rows:
-        multiply_add_1x4(a, head_dim, keys, TILE, c, TILE, head_dim)
-
-
-@njit(error_model="numpy")
-def _soften_row(scores, sums, maximum, outputs, padded_dim, first, last, scale, softcap):
-    """Scores to weights exp(score - maximum so far); a larger maximum rescales the row's sum and output.
-
-    Only keys [first, last) of the tile are visible to this row; the others get the weight 0.
-    """
-    if last <= 0 or first >= TILE:
-        for i in range(0, TILE, LANES):
-            fill_16(scores + 4 * i, np.float32(0.0))
-        return
-    for i in range(0, TILE, LANES):
-        scale_16(scores + 4 * i, np.float32(scale))
-    if softcap > 0.0:
-        tanh_of_tile(scores, np.float32(1.0 / softcap), np.float32(softcap))
-    for i in range(first):
-        store_f32(scores + 4 * i, np.float32(-np.inf))
-    for i in range(max(0, last), TILE):
-        store_f32(scores + 4 * i, np.float32(-np.inf))
-    old = load_f32(maximum)
-    new = max(old, max_of_tile(scores))
-    if new > old:
-        rescale = np.float32(math.exp(old - new)) if old > np.float32(-np.inf) else np.float32(0.0)
-        scale_16(sums, rescale)
-        for i in range(0, padded_dim, LANES):
-            scale_16(outputs + 4 * i, rescale)
-        store_f32(maximum, new)
-    exp_of_tile(scores, new, sums)
-
-
-@njit(error_model="numpy")
-def _multiply_values(scores, values, outputs, rows, count, padded_dim):
-    """outputs [rows, padded_dim] += scores [rows, count] · values [count, padded_dim]."""
-    column = 0
-    while column < padded_dim:
-        wide = column + TILE <= padded_dim
-        row = 0
-        while row < rows:
-            a = scores + 4 * TILE * row
-            b = values + 4 * column
-            c = outputs + 4 * (padded_dim * row + column)
-            together = min(4, rows - row)
-            if not wide:
-                _multiply_narrow(a, b, c, together, padded_dim, count)
-            elif together == 4:
-                multiply_add_4x4(a, TILE, b, padded_dim, c, padded_dim, count)
-            elif together == 3:
-                multiply_add_3x4(a, TILE, b, padded_dim, c, padded_dim, count)
-            elif together == 2:
-                multiply_add_2x4(a, TILE, b, padded_dim, c, padded_dim, count)
-            else:
-                multiply_add_1x4(a, TILE, b, padded_dim, c, padded_dim, count)
-            row += together
-        column += TILE if wide else LANES
-
-
-@njit(error_model="numpy")
-def _multiply_narrow(a, b, c, rows, padded_dim, count):
-    """As `_multiply_values`, for up to four rows and sixteen columns."""
-    if rows == 4:
-        multiply_add_4x1(a, TILE, b, padded_dim, c, padded_dim, count)
-        return
-    for row in range(rows):
-        multiply_add_1x1(a + 4 * TILE * row, TILE, b, padded_dim, c + 4 * padded_dim * row, padded_dim, count)
-
-
-@njit(error_model="numpy")
-def _store_row(out, element, outputs, total, value_dim, bfloat16):
-    if bfloat16 != 0:
-        for i in range(value_dim):
-            store_u16(out + 2 * (element + i), narrow(load_f32(outputs + 4 * i) / total))
-    else:
-        for i in range(value_dim):
-            store_f32(out + 4 * (element + i), load_f32(outputs + 4 * i) / total)

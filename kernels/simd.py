@@ -30,67 +30,6 @@ def instruction(function: Callable[..., Any]) -> Any:
     return intrinsic(function)
 
 
-def make_multiply_add(rows: int, vectors: int, *, prefetches: bool = False) -> Any:
-    """An intrinsic `(a, a_stride, b, b_stride, c, c_stride, depth)`: C += A·B in registers.
-
-    A is [rows, depth], B [depth, 16 * vectors], C [rows, 16 * vectors], all float32 and row-major. Every element of C
-    is one chain of fused multiply-adds in the order of `depth`, whatever `rows` and `vectors` are.
-
-    With `prefetches` there is one more argument, an address: `depth` cache lines from there on are asked for meanwhile.
-    """
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        a, a_stride, b, b_stride, c, c_stride, depth = arguments[:7]
-        c_address = [
-            builder.add(
-                vir.offset(builder, c, builder.mul(c_stride, ir.Constant(vir.I64, r)), 4),
-                ir.Constant(vir.I64, 4 * LANES * v),
-            )
-            for r in range(rows)
-            for v in range(vectors)
-        ]
-        a_row = [vir.offset(builder, a, builder.mul(a_stride, ir.Constant(vir.I64, r)), 4) for r in range(rows)]
-        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
-        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
-        following = []
-        b_row = vir.offset(builder, b, builder.mul(index, b_stride), 4)
-        b_vectors = [
-            vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, 4 * LANES * v)), vir.V_F32, 4)
-            for v in range(vectors)
-        ]
-        for r in range(rows):
-            scalar = builder.load(
-                vir.pointer(builder, vir.offset(builder, a_row[r], index, 4), vir.F32), align=4, typ=vir.F32
-            )
-            factor = vir.broadcast(builder, scalar)
-            row = sums[r * vectors : (r + 1) * vectors]
-            following += [vir.fma(builder, factor, b, so_far) for b, so_far in zip(b_vectors, row, strict=True)]
-        if prefetches:
-            vir.prefetch(builder, vir.offset(builder, arguments[7], index, CACHE_LINE))
-        vir.end_loop(builder, index, sums, following)
-        for value, address in zip(sums, c_address, strict=True):
-            vir.store(builder, value, address, 4)
-        return _context.get_dummy_value()
-
-    @instruction
-    def multiply_add(_typing, a, a_stride, b, b_stride, c, c_stride, depth):
-        return types.void(*[types.int64] * 7), generate
-
-    @instruction
-    def multiply_add_and_prefetch(_typing, a, a_stride, b, b_stride, c, c_stride, depth, ahead):
-        return types.void(*[types.int64] * 8), generate
-
-    return multiply_add_and_prefetch if prefetches else multiply_add
-
-
-multiply_add_4x4 = make_multiply_add(4, 4)
-multiply_add_3x4 = make_multiply_add(3, 4)
-multiply_add_2x4 = make_multiply_add(2, 4)
-multiply_add_1x4 = make_multiply_add(1, 4)
-multiply_add_4x1 = make_multiply_add(4, 1)
-multiply_add_1x1 = make_multiply_add(1, 1)
-
-
 @instruction
 def address_of(_typing, pointer):
     """The address that a kernel's argument pointer holds."""
@@ -279,6 +218,16 @@ def scale_16(_typing, target, factor):
         target, factor = arguments
         scaled = builder.fmul(vir.load(builder, target, vir.V_F32, 4), vir.broadcast(builder, factor))
         vir.store(builder, scaled, target, 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.float32), generate
+
+
+@instruction
+def divide_16(_typing, target, divisor):
+    def generate(context, builder, _signature, arguments):
+        quotient = builder.fdiv(vir.load(builder, arguments[0], vir.V_F32, 4), vir.broadcast(builder, arguments[1]))
+        vir.store(builder, quotient, arguments[0], 4)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.float32), generate

@@ -114,10 +114,10 @@ def _call_unary(builder: Any, name: str, value: Any) -> Any:
     return builder.call(function, [value])
 
 
-def prefetch(builder: Any, address: Any) -> None:
-    """Ask for a cache line into the second cache."""
+def prefetch(builder: Any, address: Any, *, cache: int = 2) -> None:
+    """Ask for a cache line into the first or the second cache."""
     target = builder.inttoptr(address, ir.IntType(8).as_pointer())
-    arguments = [target, *(ir.Constant(I32, value) for value in (0, 2, 1))]  # to read, second cache, data
+    arguments = [target, *(ir.Constant(I32, value) for value in (0, 4 - cache, 1))]  # to read, how near, data
     function_type = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
     builder.call(cgutils.get_or_insert_function(builder.module, function_type, "llvm.prefetch.p0"), arguments)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -123,6 +123,30 @@ def test_any_mix_of_chunks_and_decodes_equals_the_plain_form(shape: Shape) -> No
     expected = _attend(ReferenceAttention(), shape, states)
     tolerance = 1e-4 if shape.dtype == torch.float32 else 2e-2
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+
+
+decode_shapes = st.builds(
+    Shape,
+    lens=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 3)), min_size=1, max_size=20),
+    num_kv_heads=st.integers(1, 5),
+    group=st.integers(1, 9),
+    head_dim=st.sampled_from([20, 64, 80, 96, 128]),
+    value_dim=st.sampled_from([64, 120, 128]),
+    sliding_window=st.sampled_from([0, 1, 7, 64, 100]),
+    softcap=st.sampled_from([0.0, 4.0]),
+    sinks=st.booleans(),
+    dtype=st.just(torch.bfloat16),
+)
+
+
+@given(decode_shapes)
+@settings(max_examples=40, deadline=None)
+def test_a_cache_that_is_read_as_it_lies_gives_the_bits_of_tiles_that_are_widened_first(shape: Shape) -> None:
+    # Blocks of sixteen keys are read as they lie where few rows need them, larger ones never.
+    states = _states(shape)
+    directly = _attend(PagedAttention(ThreadPool(2)), shape, states)
+    widened = _attend(PagedAttention(ThreadPool(2)), replace(shape, block_size=32), states)
+    assert torch.equal(directly, widened)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -1,0 +1,129 @@
+"""Small matrix products in registers, C += A·B, as LLVM IR: what the attention and float32 kernels are built of.
+
+Every element of C is one chain of fused multiply-adds in the order of `depth`, however many rows and columns are
+computed beside it, and a bfloat16 counts as the float32 that it stands for: so all forms here give the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+
+from . import vector_ir as vir
+from .simd import CACHE_LINE, LANES, instruction
+
+
+def make_multiply_add(rows: int, vectors: int, *, prefetches: bool = False) -> Any:
+    """An intrinsic `(a, a_stride, b, b_stride, c, c_stride, depth)`: C += A·B in registers.
+
+    A is [rows, depth], B [depth, 16 * vectors], C [rows, 16 * vectors], all float32 and row-major. Every element of C
+    is one chain of fused multiply-adds in the order of `depth`, whatever `rows` and `vectors` are.
+
+    With `prefetches` there is one more argument, an address: `depth` cache lines from there on are asked for meanwhile.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        a, a_stride, b, b_stride, c, c_stride, depth = arguments[:7]
+        c_address, a_row = _addresses(builder, a, a_stride, c, c_stride, rows, vectors)
+        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
+        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
+        b_row = vir.offset(builder, b, builder.mul(index, b_stride), 4)
+        b_vectors = [
+            vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, 4 * LANES * v)), vir.V_F32, 4)
+            for v in range(vectors)
+        ]
+        following = _multiplied(builder, a_row, index, b_vectors, sums)
+        if prefetches:
+            vir.prefetch(builder, vir.offset(builder, arguments[7], index, CACHE_LINE))
+        vir.end_loop(builder, index, sums, following)
+        for value, address in zip(sums, c_address, strict=True):
+            vir.store(builder, value, address, 4)
+        return _context.get_dummy_value()
+
+    @instruction
+    def multiply_add(_typing, a, a_stride, b, b_stride, c, c_stride, depth):
+        return types.void(*[types.int64] * 7), generate
+
+    @instruction
+    def multiply_add_and_prefetch(_typing, a, a_stride, b, b_stride, c, c_stride, depth, ahead):
+        return types.void(*[types.int64] * 8), generate
+
+    return multiply_add_and_prefetch if prefetches else multiply_add
+
+
+def make_multiply_add_bfloat16(rows: int) -> Any:
+    """An intrinsic `(a, a_stride, b0, b1, b2, b3, b_stride, c, c_stride, depth, ahead)`: C += A·B in registers, B in
+    bfloat16.
+
+    A is float32 [rows, depth], C float32 [rows, 64]. The sixteen columns of B behind each other are at four addresses
+    of their own, each [depth, 16] with rows `b_stride` elements apart. Meanwhile 2 · `depth` cache lines from the
+    address `ahead` on are asked for.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        a, a_stride, *b, b_stride, c, c_stride, depth, ahead = arguments
+        c_address, a_row = _addresses(builder, a, a_stride, c, c_stride, rows, len(b))
+        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
+        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
+        b_offset = builder.mul(builder.mul(index, b_stride), ir.Constant(vir.I64, 2))
+        b_vectors = [
+            vir.widen(builder, vir.load(builder, builder.add(address, b_offset), vir.V_I16, 2)) for address in b
+        ]
+        following = _multiplied(builder, a_row, index, b_vectors, sums)
+        line = vir.offset(builder, ahead, index, 2 * CACHE_LINE)
+        vir.prefetch(builder, line, cache=1)
+        vir.prefetch(builder, builder.add(line, ir.Constant(vir.I64, CACHE_LINE)), cache=1)
+        vir.end_loop(builder, index, sums, following)
+        for value, address in zip(sums, c_address, strict=True):
+            vir.store(builder, value, address, 4)
+        return _context.get_dummy_value()
+
+    @instruction
+    def multiply_add(_typing, a, a_stride, b0, b1, b2, b3, b_stride, c, c_stride, depth, ahead):
+        return types.void(*[types.int64] * 11), generate
+
+    return multiply_add
+
+
+def _addresses(
+    builder: Any, a: Any, a_stride: Any, c: Any, c_stride: Any, rows: int, vectors: int
+) -> tuple[list[Any], list[Any]]:
+    """Of the vectors of C, row by row, and of the rows of A."""
+    c_address = [
+        builder.add(
+            vir.offset(builder, c, builder.mul(c_stride, ir.Constant(vir.I64, r)), 4),
+            ir.Constant(vir.I64, 4 * LANES * v),
+        )
+        for r in range(rows)
+        for v in range(vectors)
+    ]
+    a_row = [vir.offset(builder, a, builder.mul(a_stride, ir.Constant(vir.I64, r)), 4) for r in range(rows)]
+    return c_address, a_row
+
+
+def _multiplied(builder: Any, a_row: list[Any], index: Any, b_vectors: list[Any], sums: list[Any]) -> list[Any]:
+    """The sums with one more product each: of the number `index` of each row of A, and of a row of B."""
+    following: list[Any] = []
+    vectors = len(b_vectors)
+    for r, address in enumerate(a_row):
+        scalar = builder.load(
+            vir.pointer(builder, vir.offset(builder, address, index, 4), vir.F32), align=4, typ=vir.F32
+        )
+        factor = vir.broadcast(builder, scalar)
+        row = sums[r * vectors : (r + 1) * vectors]
+        following += [vir.fma(builder, factor, b, so_far) for b, so_far in zip(b_vectors, row, strict=True)]
+    return following
+
+
+multiply_add_4x4 = make_multiply_add(4, 4)
+multiply_add_3x4 = make_multiply_add(3, 4)
+multiply_add_2x4 = make_multiply_add(2, 4)
+multiply_add_1x4 = make_multiply_add(1, 4)
+multiply_add_4x1 = make_multiply_add(4, 1)
+multiply_add_1x1 = make_multiply_add(1, 1)
+multiply_add_bfloat16_4x4 = make_multiply_add_bfloat16(4)
+multiply_add_bfloat16_3x4 = make_multiply_add_bfloat16(3)
+multiply_add_bfloat16_2x4 = make_multiply_add_bfloat16(2)
+multiply_add_bfloat16_1x4 = make_multiply_add_bfloat16(1)
