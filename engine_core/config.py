@@ -16,9 +16,6 @@ LogprobsMode = Literal["raw", "processed"]
 LogprobsFlag = Literal["raw", "raw_logprobs", "processed", "processed_logprobs"]
 """Our names of the modes, and vLLM's."""
 
-DEFAULT_MAX_NUM_BATCHED_TOKENS = 512
-"""Enough to keep a CPU's matrix units busy; more only makes first tokens and other requests wait longer."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
@@ -46,8 +43,8 @@ class EngineConfig:
     gpu_memory_utilization: float = 0.92
     max_num_seqs: int = 256
     """Requests that run at once."""
-    max_num_batched_tokens: int = DEFAULT_MAX_NUM_BATCHED_TOKENS
-    """Token budget of a step."""
+    max_num_batched_tokens: int | None = None
+    """Token budget of a step; None: what suits the device."""
     enable_prefix_caching: bool = True
     scheduling_policy: SchedulingPolicy = "fcfs"
     logprobs_mode: LogprobsMode = "raw"

@@ -74,6 +74,11 @@ class EngineCore:
             num_blocks=runner.num_blocks,
             block_size=runner.block_size,
             max_model_len=self.max_model_len,
+            max_num_batched_tokens=(
+                runner.default_batched_tokens
+                if config.max_num_batched_tokens is None
+                else config.max_num_batched_tokens
+            ),
             num_lookahead_tokens=runner.num_lookahead_tokens,
         )
         self._guided = GuidedDecoding(config.tokenizer or config.model, runner.vocab_size, jump_ahead=config.jump_ahead)

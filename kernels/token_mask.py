@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numba import njit
 
-TEXT, SPECIAL, END = range(3)
-"""What a token is: bytes; nothing that an automaton allows; the end of the output."""
+MAX_ENDINGS = 16
+"""Tokens that end the output, of one request."""
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,18 @@ class TokenBytes:
 
     Attributes:
         flat: uint8 [bytes]: the bytes of all tokens.
-        start: int32 [vocab + 1]: where each token's bytes begin.
-        kind: uint8 [vocab]: TEXT, SPECIAL or END.
+        start: int32 [vocab + 1]: where each token's bytes begin; special tokens have none: no automaton allows them.
     """
 
     flat: torch.Tensor
     start: torch.Tensor
-    kind: torch.Tensor
 
     @staticmethod
-    def of(tokens: Sequence[bytes], end_tokens: Sequence[int], device: torch.device | str = "cpu") -> TokenBytes:
+    def of(tokens: Sequence[bytes], device: torch.device | str = "cpu") -> TokenBytes:
         """The tokens in the order of their ids; b"" for special ones."""
-        lengths = np.array([len(token) for token in tokens], np.int64)
-        kind = np.where(lengths > 0, TEXT, SPECIAL).astype(np.uint8)
-        kind[list(end_tokens)] = END
-        start = np.concatenate(([0], np.cumsum(lengths))).astype(np.int32)
+        start = np.concatenate(([0], np.cumsum([len(token) for token in tokens]))).astype(np.int32)
         flat = np.frombuffer(b"".join(tokens) or b"\0", np.uint8).copy()
-        return TokenBytes(*(torch.from_numpy(array).to(device) for array in (flat, start, kind)))
+        return TokenBytes(*(torch.from_numpy(array).to(device) for array in (flat, start)))
 
 
 @dataclass(frozen=True)
@@ -55,35 +50,39 @@ class AutomatonTable:
     accepting: torch.Tensor
 
 
-def mask_logits(logits: torch.Tensor, states: torch.Tensor, automata: AutomatonTable, tokens: TokenBytes) -> None:
+def mask_logits(
+    logits: torch.Tensor, states: torch.Tensor, automata: AutomatonTable, tokens: TokenBytes, endings: torch.Tensor
+) -> None:
     """Sets the logits of forbidden tokens to -inf.
 
     Args:
         logits: float32 [rows, vocab], on the CPU, contiguous in the last dimension.
         states: int32 [rows]: where each row's output is; -1: it is free.
+        endings: int32 [rows, MAX_ENDINGS]: tokens that are never taken for the text that they may have, but end the
+            output where it may end; -1 for none.
     """
     _mask_logits(
         *(logits.numpy(), states.numpy(), automata.cells.numpy(), automata.accepting.numpy()),
-        *(tokens.flat.numpy(), tokens.start.numpy(), tokens.kind.numpy()),
+        *(tokens.flat.numpy(), tokens.start.numpy(), endings.numpy()),
     )
 
 
 @njit(error_model="numpy")
-def _mask_logits(logits, states, cells, accepting, flat, start, kind):
+def _mask_logits(logits, states, cells, accepting, flat, start, endings):
     for row in range(len(states)):
         first = states[row]
         if first < 0:
             continue
-        for token in range(len(kind)):
-            allowed = accepting[first] != 0
-            if kind[token] == TEXT:
+        for token in range(len(start) - 1):
+            allowed = False
+            if token in endings[row]:
+                allowed = accepting[first] != 0
+            elif start[token] < start[token + 1]:
                 state = first
                 for place in range(start[token], start[token + 1]):
                     state = cells[state, flat[place]]
                     if state < 0:
                         break
                 allowed = state >= 0
-            elif kind[token] == SPECIAL:
-                allowed = False
             if not allowed:
                 logits[row, token] = -np.inf

@@ -17,7 +17,6 @@ from typing import Annotated, Any, Literal, get_args
 from cyclopts import Group, Parameter, Token, validators
 
 from ..engine_core.config import (
-    DEFAULT_MAX_NUM_BATCHED_TOKENS,
     Dtype,
     EngineConfig,
     LoadFormat,
@@ -254,8 +253,9 @@ class ServerConfig:
     """Share of a GPU's memory that weights, cache and workspace may take."""
     max_num_seqs: Annotated[int, _POSITIVE, Parameter(group=_ENGINE)] = 256
     """Requests that run at once."""
-    max_num_batched_tokens: Annotated[int, _SIZE, Parameter(group=_ENGINE)] = DEFAULT_MAX_NUM_BATCHED_TOKENS
-    """Token budget of a step."""
+    max_num_batched_tokens: Annotated[int | None, _SIZE_OR_AUTO, Parameter(group=_ENGINE)] = None
+    """Token budget of a step. A small one makes those that run wait less for prompts, a large one costs less in all.
+    auto: 256 on a CPU, 4096 on a GPU."""
     enable_prefix_caching: Annotated[bool, Parameter(group=_ENGINE)] = True
     """Whether requests share the cache of a common prefix."""
     scheduling_policy: Annotated[SchedulingPolicy, Parameter(group=_ENGINE)] = "fcfs"

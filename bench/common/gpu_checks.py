@@ -11,6 +11,7 @@ from zqserve.kernels import philox
 from zqserve.kernels.attention_batch import make_batch
 from zqserve.kernels.reference import ReferenceAttention, kept_weights, rotate_heads
 from zqserve.kernels.rotary import Rotary
+from zqserve.kernels.token_mask import MAX_ENDINGS, AutomatonTable, TokenBytes, mask_logits
 from zqserve.kernels.triton.decode_attention import split_size
 from zqserve.kernels.triton.gated_activation import GatedActivation
 from zqserve.kernels.triton.logits import adjust_launch
@@ -18,6 +19,7 @@ from zqserve.kernels.triton.paged_attention import PagedAttention
 from zqserve.kernels.triton.rms_norm import RMSNormKernel
 from zqserve.kernels.triton.rotary import rotate_launch
 from zqserve.kernels.triton.sampling import SamplingState, sample_launch, score_launch
+from zqserve.kernels.triton.token_mask import follow_launch, mask_launch
 
 BLOCK_SIZE = 16
 Shape = tuple[int, int, int]
@@ -50,6 +52,7 @@ class Checks:
         found["sampling"] = self.sampling(vocab_size)
         found["logprobs"] = self.logprobs(vocab_size)
         found["masks"] = self.masks(vocab_size)
+        found["automata"] = self.automata(vocab_size)
         return found
 
     def attention(self, shape: Shape, lens: list[tuple[int, int]], window: int, softcap: float) -> float:
@@ -133,11 +136,32 @@ class Checks:
         logits = torch.randn(2, vocab_size, generator=self._generator).to(self._device)
         words = torch.randint(-(2**31), 2**31 - 1, (1, -(-vocab_size // 32)), generator=self._generator).int()
         rows = torch.tensor([0, -1], dtype=torch.int32, device=self._device)
-        adjust_launch(logits, rows, None, None, rows, words.to(self._device)).run()
+        row_of = torch.arange(2, dtype=torch.int32, device=self._device)
+        adjust_launch(logits, row_of, None, None, rows, words.to(self._device)).run()
         token = torch.arange(vocab_size)
         allowed = (words[0, token // 32] >> (token % 32)) & 1 == 1
         kept = logits.isfinite().cpu()
         return float(not (torch.equal(kept[0], allowed) and bool(kept[1].all())))
+
+    def automata(self, vocab_size: int) -> float:
+        """0 where a random automaton forbids the tokens that it forbids on a CPU, and follows a token, else 1."""
+        device, generator = self._device, self._generator
+        cells = torch.randint(-3, 6, (6, 256), dtype=torch.int32, generator=generator).clamp(min=-1)
+        table = AutomatonTable(cells, torch.tensor([0, 1] * 3, dtype=torch.uint8))
+        tokens = TokenBytes.of([bytes([i % 251, i % 13, i % 7][: i % 4]) for i in range(vocab_size)])
+        states, endings = torch.tensor([3, -1], dtype=torch.int32), torch.full((2, MAX_ENDINGS), 5, dtype=torch.int32)
+        logits = torch.randn(2, vocab_size, generator=generator)
+        found, row_of, reached = logits.to(device), torch.arange(2, dtype=torch.int32, device=device), states.to(device)
+        there = AutomatonTable(table.cells.to(device), table.accepting.to(device))
+        texts = TokenBytes(tokens.flat.to(device), tokens.start.to(device))
+        mask_launch(found, row_of, reached, there, texts, endings.to(device)).run()
+        mask_logits(logits, states, table, tokens, endings)
+        token = int(logits[0].argmax())
+        follow_launch(torch.tensor([token, token], device=device), row_of, reached, there, texts).run()
+        state = 3
+        for place in range(int(tokens.start[token]), int(tokens.start[token + 1])):
+            state = int(cells[state, int(tokens.flat[place])])
+        return float(not (torch.equal(found.cpu(), logits) and reached.tolist() == [state, -1]))
 
     def _draw(self, *size: int) -> torch.Tensor:
         return torch.randn(*size, generator=self._generator).to(self._device, self._dtype)

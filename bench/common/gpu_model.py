@@ -18,6 +18,7 @@ from zqserve.engine_core.model.gpu_decode import DecodeSteps
 from zqserve.engine_core.model.model_loader import LoadedModel, load_model
 from zqserve.kernels.attention_batch import make_batch
 from zqserve.kernels.triton.decode_attention import split_size
+from zqserve.kernels.triton.request_state import RequestState
 
 BLOCK_SIZE = 16
 
@@ -135,12 +136,15 @@ class GpuModel:
     def decode_steps(self, last_tokens: torch.Tensor, context_len: int) -> DecodeSteps:
         """Greedy steps of sequences behind `context_len` computed tokens; last_tokens int64 [num_seqs]."""
         num_seqs, device = len(last_tokens), self.device.torch_device
+        head = self.loaded.model.get_output_embeddings()
+        requests = RequestState.empty(num_seqs, head.out_features, num_automaton_states=0, device=device)
         steps = DecodeSteps(
-            *(self.loaded.model, self.loaded.attention, num_seqs, self.max_model_len),
+            *(self.loaded.model, self.loaded.attention, requests, num_seqs, self.max_model_len),
             split=split_size(self.max_model_len),
             block_size=BLOCK_SIZE,
             device=device,
         )
+        steps.request_rows.copy_(torch.arange(num_seqs))
         table = torch.from_numpy(self.block_tables(num_seqs)).to(device)
         steps.state.block_table.copy_(table)
         steps.state.token_ids.copy_(last_tokens)

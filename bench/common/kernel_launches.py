@@ -9,16 +9,14 @@ from functools import partial
 import torch
 
 from zqserve.kernels.rotary import Rotary
-from zqserve.kernels.token_mask import AutomatonTable, TokenBytes
 from zqserve.kernels.triton.decode_attention import split_size
 from zqserve.kernels.triton.gated_activation import GatedActivation
 from zqserve.kernels.triton.launch import Launch
-from zqserve.kernels.triton.logits import adjust_launch
 from zqserve.kernels.triton.paged_attention import DeviceBatch, PagedAttention
+from zqserve.kernels.triton.request_state import RequestState, choose_launches
 from zqserve.kernels.triton.rms_norm import RMSNormKernel
 from zqserve.kernels.triton.rotary import rotate_launch
-from zqserve.kernels.triton.sampling import SamplingState, sample_launch, score_launch
-from zqserve.kernels.triton.token_mask import mask_launch
+from zqserve.kernels.triton.sampling import score_launch
 
 NUM_SEQS, NUM_TOKENS, BLOCK_SIZE, MAX_MODEL_LEN = 64, 512, 16, 32_768
 
@@ -93,17 +91,11 @@ def layer_launches(shape: ModelShape) -> Iterator[Launch]:
 
 def sampling_launches(shape: ModelShape) -> Iterator[Launch]:
     """What chooses the tokens of a step."""
-    logits, seen = _meta(NUM_SEQS, shape.vocab_size), _ints(NUM_SEQS, shape.vocab_size)
-    rows, tokens = _ints(NUM_SEQS), _longs(NUM_SEQS)
-    words = _ints(NUM_SEQS, -(-shape.vocab_size // 64) * 2)
-    yield adjust_launch(logits, rows, seen, _meta(NUM_SEQS, 3), rows, words)
-    floats, longs = [_meta(NUM_SEQS) for _ in range(3)], [_longs(NUM_SEQS) for _ in range(4)]
-    yield sample_launch(tokens, logits, rows, SamplingState(*floats, *longs), seen)
+    logits, rows, tokens = _meta(NUM_SEQS, shape.vocab_size), _ints(NUM_SEQS), _longs(NUM_SEQS)
+    state = RequestState.empty(NUM_SEQS, shape.vocab_size, num_automaton_states=1000, device=torch.device("meta"))
+    yield from choose_launches(tokens, logits, rows, state)
     doubles = _meta(2, NUM_SEQS, dtype=torch.float64)
     yield score_launch(doubles[0], doubles[1], tokens, logits, tokens)
-    automata = AutomatonTable(_ints(1000, 256), _meta(1000, dtype=torch.uint8))
-    texts = _meta(8 * shape.vocab_size, dtype=torch.uint8)
-    yield mask_launch(logits, rows, automata, TokenBytes(texts, _ints(shape.vocab_size + 1), texts))
 
 
 def all_launches(capability: int) -> Iterator[tuple[str, Launch]]:

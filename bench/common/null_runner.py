@@ -19,6 +19,7 @@ class NullRunner:
 
     dtype = "none"
     num_lookahead_tokens = 0
+    default_batched_tokens = 2**20
     block_size = 16
     vocab_size = 32_000
 
@@ -44,7 +45,7 @@ def null_core(*, max_num_seqs: int, context: int, num_blocks: int | None = None)
     """An engine core on a `NullRunner`, with room for that many sequences of `context` tokens."""
     if num_blocks is None:
         num_blocks = (max_num_seqs + 1) * (context // NullRunner.block_size + 1)
-    config = EngineConfig(model="", max_num_seqs=max_num_seqs, max_num_batched_tokens=2**20)
+    config = EngineConfig(model="", max_num_seqs=max_num_seqs)
     return EngineCore(NullRunner(num_blocks, context), config)
 
 

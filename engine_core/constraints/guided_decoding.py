@@ -274,6 +274,30 @@ class Guide:
         )
 
     @property
+    def grammar(self) -> CompiledGrammar:
+        return self._grammar
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the output is read to its end and found to leave a choice, so that a token can be drawn next."""
+        return self._is_settled and self._matcher is not None
+
+    @property
+    def tokens(self) -> Sequence[bytes] | None:
+        """The text that each token has for the grammar, b"" for none; None until its first mask is asked for."""
+        return None if self._matcher is None else self._matcher.vocabulary.tokens
+
+    @property
+    def endings(self) -> frozenset[int]:
+        """Tokens that end the output where the grammar is complete; known with `tokens`."""
+        return self._endings
+
+    @property
+    def eos_as_text(self) -> frozenset[int]:
+        """Tokens that have text, but are never taken for it; known with `tokens`."""
+        return self._eos_as_text
+
+    @property
     def is_stuck(self) -> bool:
         """Whether its mask was late so often that it is to have more time."""
         return self._num_late % LATE_BEFORE_PATIENCE == LATE_BEFORE_PATIENCE - 1

@@ -14,7 +14,7 @@ import torch
 from ...kernels.triton.decode_attention import DecodeScratch
 from ...kernels.triton.decode_state import DecodeState, advance_launch
 from ...kernels.triton.paged_attention import DeviceBatch
-from ...kernels.triton.sampling import SamplingState, sample_launch
+from ...kernels.triton.request_state import RequestState, choose_launches
 from .attention import AttentionLayers
 
 WARM_UP_STEPS = 2
@@ -28,6 +28,7 @@ class DecodeSteps:
         self,
         model: Any,
         attention: AttentionLayers,
+        requests: RequestState,
         batch_size: int,
         max_model_len: int,
         *,
@@ -37,22 +38,24 @@ class DecodeSteps:
         use_graph: bool = True,
         graph_pool: Any = None,
     ) -> None:
-        """split: see `decode_attention.split_size`; use_graph: where there is CUDA; graph_pool: memory that the
-        graphs of several batch sizes share, of which one runs at a time.
+        """requests: what the steps of all batch sizes share; split: see `decode_attention.split_size`; use_graph: where
+        there is CUDA; graph_pool: memory that the graphs of several batch sizes share, of which one runs at a time.
         """
         self._model = model
         self._attention = attention
+        self._requests = requests
         self._block_size = block_size
         self._use_graph = use_graph and device.type == "cuda"
         self._graph_pool = graph_pool
         self._graph: torch.cuda.CUDAGraph | None = None
         self.batch_size = batch_size
         self.state = DecodeState.empty(batch_size, -(-max_model_len // block_size), device)
-        self.sampling = SamplingState.greedy(batch_size, device)
-        """Of the sequence of each row."""
-        self._row_of = torch.arange(batch_size, dtype=torch.int32, device=device)
+        self.request_rows = torch.full((batch_size,), requests.nobody, dtype=torch.int32, device=device)
+        """int32 [batch_size]: where the request of each row stands in `requests`; nobody's where the host draws."""
         self.tokens = torch.full((batch_size,), -1, dtype=torch.int64, device=device)
         """int64 [batch_size]: what the last step drew."""
+        self.logits = requests.logits[:batch_size]
+        """float32 [batch_size, vocab_size], of the last step; as the model gives them in nobody's rows."""
         self._batch = self._make_batch(-(-max_model_len // split), split)
 
     def run(self) -> None:
@@ -75,15 +78,18 @@ class DecodeSteps:
         output = self._model(
             input_ids=state.token_ids[None], position_ids=state.positions[None], use_cache=False, logits_to_keep=0
         )
-        logits = output.logits[0].float()
-        sample_launch(self.tokens, logits, self._row_of, self.sampling).run()
-        advance_launch(state, self.tokens, self._row_of, self.sampling.position, self._block_size).run()
+        self.logits.copy_(output.logits[0])
+        for launch in choose_launches(self.tokens, self.logits, self.request_rows, self._requests):
+            launch.run()
+        position = self._requests.sampling.position
+        advance_launch(state, self.tokens, self.request_rows, position, self._block_size).run()
 
     def _record(self) -> None:
         """Record a step. The rows are without sequences meanwhile, so that nothing is written or moved on."""
-        kept, kept_slots = self.state.num_keys.clone(), self.state.slots.clone()
-        self.state.num_keys.zero_()
-        self.state.slots.fill_(-1)
+        held = (self.state.num_keys, self.state.slots, self.request_rows)
+        kept = [tensor.clone() for tensor in held]
+        for tensor, nothing in zip(held, (0, -1, self._requests.nobody), strict=True):
+            tensor.fill_(nothing)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -94,8 +100,8 @@ class DecodeSteps:
         with torch.cuda.graph(graph, pool=self._graph_pool):
             self._step()
         self._graph = graph
-        self.state.num_keys.copy_(kept)
-        self.state.slots.copy_(kept_slots)
+        for tensor, before in zip(held, kept, strict=True):
+            tensor.copy_(before)
 
     def _make_batch(self, num_splits: int, split: int) -> DeviceBatch:
         """The attention's view of the state: every row computes one token."""

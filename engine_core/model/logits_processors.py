@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ..sampling_params import SamplingParams
 from ..scheduling.request import Request
 
 MAX_PENALTY = 1e15
@@ -38,11 +39,26 @@ class LogitsState:
     num_counted: int = 0
 
 
+def is_penalised(params: SamplingParams) -> bool:
+    """Whether a request asks for any of the penalties."""
+    return params.presence_penalty != 0.0 or params.frequency_penalty != 0.0 or params.repetition_penalty != 1.0
+
+
+def repetition_penalty(params: SamplingParams) -> float:
+    """The one that acts."""
+    return min(max(params.repetition_penalty, 1 / MAX_PENALTY), MAX_PENALTY)
+
+
+def ending_ids(request: Request) -> list[int]:
+    """The tokens that are forbidden until `min_tokens` are out."""
+    params, message = request.params, request.message
+    return [*message.eos_token_ids, *(params.stop_token_ids or ())] if params.min_tokens else []
+
+
 def make_state(request: Request, device: torch.device) -> LogitsState | None:
     """The state of a request, or None when no processor concerns it."""
     params, message = request.params, request.message
-    penalised = params.presence_penalty != 0.0 or params.frequency_penalty != 0.0 or params.repetition_penalty != 1.0
-    ending = [] if not params.min_tokens else [*message.eos_token_ids, *(params.stop_token_ids or ())]
+    penalised, ending = is_penalised(params), ending_ids(request)
     if not (penalised or params.logit_bias or params.allowed_token_ids or message.bad_words_token_ids or ending):
         return None
     bias = params.logit_bias or {}
@@ -90,7 +106,8 @@ def _penalise(logits: torch.Tensor, request: Request, state: LogitsState) -> Non
     if state.prompt_ids is not None:
         seen = state.prompt_ids if output_ids is None else torch.cat([state.prompt_ids, output_ids]).unique()
         values = logits[seen]
-        penalty = min(max(params.repetition_penalty, 1 / MAX_PENALTY), MAX_PENALTY)
+        # On the device: where a GPU is given a number of the host's, it multiplies by the inverse, which rounds twice.
+        penalty = torch.full((), repetition_penalty(params), device=logits.device)
         logits[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if output_ids is not None:
         counts = torch.tensor(list(state.counts.values()), dtype=torch.float32, device=logits.device)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,10 +32,11 @@ from .compiled_decoder import compile_decoder
 from .device import open_device
 from .input_batch import InputBatch
 from .model_loader import load_model
-from .sampler import Sampler
+from .sampler import RowsToSample, Sampler
 
-if TYPE_CHECKING:  # what it needs is imported where there is a GPU
-    from .decode_ahead import DecodeAhead
+if TYPE_CHECKING:  # what they need is imported where there is a GPU
+    from ...kernels.triton.request_state import RequestState
+    from .decode_ahead import DecodeAhead, RunningStep
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class ModelRunner:
         self.dtype = str(loaded.dtype).removeprefix("torch.")
         self.vocab_size = self._logits_width()
         self.block_size = config.block_size
+        # Before the cache, which takes the memory that is left.
+        state = None if self.device.is_cpu else self._make_request_state(config)
         self._make_cache(config, loaded.dtype, progress)
         threads = self.device.threads
         self._compiled = compile_decoder(self._model, threads, self.max_model_len) if self.device.is_cpu else None
@@ -71,8 +75,9 @@ class ModelRunner:
         )
         self._to_sample = self._sampler.gather([], [])
         """The rows of the batch that sample."""
-        self._warm_up(min(config.max_num_batched_tokens, self.max_model_len), progress)
-        self._ahead = None if self.device.is_cpu else self._make_ahead(config, progress)
+        self.default_batched_tokens = self.device.default_batched_tokens
+        self._warm_up(progress)
+        self._ahead = None if state is None else self._make_ahead(config, state, progress)
         self.num_ahead = 0
         """Tokens that were drawn by a step begun before the host asked for it."""
 
@@ -97,8 +102,8 @@ class ModelRunner:
             row = self._batch.remove(request)
             if row is not None:
                 self._sampler.remove(row)
-            if self._ahead is not None and self._ahead.running is not None:
-                self._ahead.running.forget(request)
+            if self._ahead is not None:
+                self._ahead.forget(request)
 
     def _compute(self, scheduled: list[ScheduledRequest]) -> list[RequestResult]:
         """A step of which nothing is begun; waits for the device."""
@@ -113,22 +118,33 @@ class ModelRunner:
         rest = [item for item, row in zip(scheduled, rows, strict=True) if row is None]
         computed = iter(self._compute(rest) if rest else ())
         results = [next(computed) if row is None else RequestResult([]) for row in rows]
-        going_on = ahead.going_on(scheduled, rows, results, self._only_draws)
-        ahead.begin(going_on, lambda: self._sampler.parameters([self._batch.row_of(item.request) for item in going_on]))
-        if running is not None and len(rest) < len(scheduled):
-            self.num_ahead += len(scheduled) - len(rest)
+        by_host, by_device = ([], []) if running is None else running.parted(rows)
+        if running is not None and by_host:
+            self._draw_by_host(running, [scheduled[i] for i in by_host], [results[i] for i in by_host])
+        ahead.begin(ahead.going_on(scheduled, rows, results), self._batch.row_of, self._sampler.parameters)
+        ahead.work()
+        if running is not None and by_device:
+            self.num_ahead += len(by_device)
             tokens = running.tokens()
-            for item, row, result in zip(scheduled, rows, results, strict=True):
-                if row is not None and tokens[row] >= 0:
-                    result.token_ids.append(tokens[row])
-                elif row is not None:
-                    result.error = _why_no_token(item.request)
+            requests = [scheduled[i].request for i in by_device]
+            drawn = [tokens[row] for i in by_device if (row := rows[i]) is not None]
+            moves = self._guided.follow(requests, drawn)
+            for i, token_id, move in zip(by_device, drawn, moves, strict=True):
+                _take_drawn(scheduled[i].request, results[i], token_id, None, move)
         return results
 
-    def _only_draws(self, request: Request) -> bool:
-        """Whether nothing of a request needs the host between two tokens."""
-        needs_host = request.guide is not None or request.lookup is not None or request.beams is not None
-        return not needs_host and self._sampler.only_draws(self._batch.row_of(request), request)
+    def _draw_by_host(
+        self, running: RunningStep, scheduled: list[ScheduledRequest], results: list[RequestResult]
+    ) -> None:
+        """Put tokens into the results of sequences whose logits a running step computes."""
+        requests = [item.request for item in scheduled]
+        rows = [row for item in scheduled if (row := running.row_of(item)) is not None]
+        masks = self._guided.prepare(requests) if any(request.guide is not None for request in requests) else None
+        asked = self._sampler.gather(requests, [self._batch.row_of(request) for request in requests])
+        positions = np.array([request.num_tokens - 1 for request in requests], np.int64)
+        numbers = _ready(masks, range(len(requests)), results)
+        for number, token_id, logprobs, move in self._draw(running.logits(rows), asked, positions, masks, numbers):
+            _take_drawn(requests[number], results[number], token_id, logprobs, move)
 
     def _build_batch(self, scheduled: list[ScheduledRequest]) -> None:
         """Lay out a step that is not like the one before."""
@@ -194,41 +210,39 @@ class ModelRunner:
     ) -> None:
         """Put the next tokens of the batch's sampling requests into their results; a row of logits for each."""
         batch, asked = self._batch, self._to_sample
-        positions = batch.sampled_positions
-        numbers: Sequence[int] = range(len(asked.requests))
-        allowed = None
-        if masks is not None:
-            allowed = AllowedTokens(masks.words, np.array(masks.row))
-            for k, move in enumerate(masks.moves):
-                if move is not None and not move.is_ready:
-                    _take_move(results[batch.sampling[k]], move)
-            numbers = [k for k, move in enumerate(masks.moves) if move is None or move.is_ready]
+        numbers = _ready(masks, batch.sampling, results)
         if batch.has_beams:
             theirs = [k for k in numbers if asked.requests[k].beams is not None]
-            self._find_candidates(logits, theirs, _of_rows(allowed, theirs), results)
+            self._find_candidates(logits, theirs, _of_rows(_allowed(masks), theirs), results)
             numbers = [k for k in numbers if asked.requests[k].beams is None]
+        drawn = self._draw(logits, asked, batch.sampled_positions, masks, numbers)
+        for number, token_id, logprobs, move in drawn:
+            i = batch.sampling[number]
+            ahead = 0 if batch.ahead is None else batch.ahead[number]
+            if not ahead or _was_guessed(scheduled[i], results[i], ahead):
+                _take_drawn(scheduled[i].request, results[i], token_id, logprobs, move)
+
+    def _draw(
+        self,
+        logits: torch.Tensor,
+        asked: RowsToSample,
+        positions: np.ndarray,
+        masks: StepMasks | None,
+        numbers: Sequence[int],
+    ) -> Iterator[tuple[int, int, TokenLogprobs | None, Move | None]]:
+        """Choose a token for the rows of these numbers and tell their guides: number, token, its logprobs, and what the
+        guide says.
+        """
         if not numbers:
             return
+        allowed = _allowed(masks)
         if len(numbers) < len(asked.requests):
             logits, positions, allowed = logits[numbers], positions[numbers], _of_rows(allowed, numbers)
             asked = self._sampler.gather([asked.requests[k] for k in numbers], [asked.rows[k] for k in numbers])
         sampled = self._sampler.sample(logits, asked, positions, allowed)
-        for k, (number, token_id) in enumerate(zip(numbers, sampled.token_ids, strict=True)):
-            i = batch.sampling[number]
-            ahead = 0 if batch.ahead is None else batch.ahead[number]
-            if ahead and not _was_guessed(scheduled[i], results[i], ahead):
-                continue
-            if token_id >= 0:
-                results[i].token_ids.append(token_id)
-                if k in sampled.logprobs:
-                    results[i].logprobs = [*(results[i].logprobs or ()), sampled.logprobs[k]]
-            elif scheduled[i].request.guide is None:
-                results[i].error = _why_no_token(scheduled[i].request)
-        if allowed is not None:
-            moves = self._guided.follow(asked.requests, sampled.token_ids)
-            for number, move in zip(numbers, moves, strict=True):
-                if move is not None:
-                    _take_move(results[batch.sampling[number]], move)
+        moves = repeat(None) if allowed is None else self._guided.follow(asked.requests, sampled.token_ids)
+        for k, (number, token_id, move) in enumerate(zip(numbers, sampled.token_ids, moves, strict=False)):
+            yield number, token_id, sampled.logprobs.get(k), move
 
     def _find_candidates(
         self, logits: torch.Tensor, numbers: list[int], allowed: AllowedTokens | None, results: list[RequestResult]
@@ -272,26 +286,38 @@ class ModelRunner:
         head = self._model.get_output_embeddings()
         return head.out_features if head is not None else self._model.config.get_text_config().vocab_size
 
-    def _warm_up(self, longest: int, progress: Callable[[str], None]) -> None:
+    def _warm_up(self, progress: Callable[[str], None]) -> None:
         """Let every kernel be compiled and every weight be touched once; what is written to the cache is never read."""
         started = time.monotonic()
         with torch.inference_mode():
-            for num_tokens in (min(longest, self.num_blocks * self.block_size, 64), 1):
+            for num_tokens in (min(self.max_model_len, self.num_blocks * self.block_size, 64), 1):
                 lens, contexts = np.array([num_tokens], np.int32), np.zeros(1, np.int32)
                 table = np.arange(-(-num_tokens // self.block_size), dtype=np.int32)[None]
                 attention = make_batch(lens, contexts, table, self.block_size, self._group_size)
                 self._run(np.zeros(num_tokens, np.int64), np.arange(num_tokens), attention, np.array([num_tokens - 1]))
         progress(f"Warmed up in {time.monotonic() - started:.1f} s.")
 
-    def _make_ahead(self, config: EngineConfig, progress: Callable[[str], None]) -> DecodeAhead | None:
+    def _make_request_state(self, config: EngineConfig) -> RequestState:
+        """Room on the device for what running requests ask for of their tokens."""
+        from ...kernels.triton.request_state import RequestState
+        from .device_automata import MAX_STATES
+
+        return RequestState.empty(config.max_num_seqs, self.vocab_size, MAX_STATES, self.device.torch_device)
+
+    def _make_ahead(
+        self, config: EngineConfig, state: RequestState, progress: Callable[[str], None]
+    ) -> DecodeAhead | None:
         """None where steps of this model cannot be recorded: it waits for the device in between."""
         from .decode_ahead import DecodeAhead
+        from .device_automata import DeviceAutomata
+        from .device_rows import DeviceRows
 
         started = time.monotonic()
         with torch.inference_mode():
             ahead = DecodeAhead(
                 self._model,
                 self._attention,
+                DeviceRows(state, DeviceAutomata(state)),
                 max_num_seqs=config.max_num_seqs,
                 max_model_len=self.max_model_len,
                 block_size=self.block_size,
@@ -316,6 +342,36 @@ def _why_no_token(request: Request) -> str:
     if request.params.allowed_token_ids or request.message.bad_words_token_ids:
         return NO_TOKEN_LEFT
     return "The model gave no finite logits for this request."
+
+
+def _ready(masks: StepMasks | None, places: Sequence[int], results: Sequence[RequestResult]) -> Sequence[int]:
+    """The numbers of the rows for which a token can be drawn; what guides say instead goes into the results, which
+    stand at `places`.
+    """
+    if masks is None:
+        return range(len(places))
+    for place, move in zip(places, masks.moves, strict=True):
+        if move is not None and not move.is_ready:
+            _take_move(results[place], move)
+    return [number for number, move in enumerate(masks.moves) if move is None or move.is_ready]
+
+
+def _allowed(masks: StepMasks | None) -> AllowedTokens | None:
+    return None if masks is None else AllowedTokens(masks.words, np.array(masks.row))
+
+
+def _take_drawn(
+    request: Request, result: RequestResult, token_id: int, logprobs: TokenLogprobs | None, move: Move | None
+) -> None:
+    """A token, -1 for none, and what its request's guide says then."""
+    if token_id >= 0:
+        result.token_ids.append(token_id)
+        if logprobs is not None:
+            result.logprobs = [*(result.logprobs or ()), logprobs]
+    elif request.guide is None:
+        result.error = _why_no_token(request)
+    if move is not None:
+        _take_move(result, move)
 
 
 def _take_move(result: RequestResult, move: Move) -> None:

@@ -102,10 +102,6 @@ class Sampler:
             position=kept.position[index],
         )
 
-    def only_draws(self, row: int, request: Request) -> bool:
-        """Whether the request asks for a token alone, drawn from the logits as the model gives them."""
-        return row not in self._states and request.params.logprobs is None
-
     def gather(self, requests: list[Request], rows: list[int]) -> RowsToSample:
         """What `sample` must know of the rows of a step."""
         states = [(i, self._states[row]) for i, row in enumerate(rows) if row in self._states]

@@ -21,6 +21,9 @@ from ..scheduling.scheduler import ClientOutputs
 from .pooling_messages import Pooled, PoolingRequest
 from .pooling_params import PoolingTask
 
+DEFAULT_BATCHED_TOKENS = 512
+"""Enough to keep a CPU's matrix units busy."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,6 +40,11 @@ class PoolingModelRunner(Protocol):
     def execute(self, requests: Sequence[PoolingRequest]) -> list[Pooled | str]:
         """An answer for each request, in the same order, or why there is none."""
         ...
+
+
+def batched_tokens(config: EngineConfig) -> int:
+    """Token budget of a step."""
+    return DEFAULT_BATCHED_TOKENS if config.max_num_batched_tokens is None else config.max_num_batched_tokens
 
 
 @dataclass(order=True, slots=True)
@@ -60,7 +68,7 @@ class PoolingCore:
         self.dtype = runner.dtype
         self._runner = runner
         self._tasks = tasks
-        self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._max_num_batched_tokens = batched_tokens(config)
         self._max_num_seqs = config.max_num_seqs
         self._by_priority = config.scheduling_policy == "priority"
         self._queue: list[_Waiting] = []

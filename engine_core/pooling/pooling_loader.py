@@ -26,6 +26,7 @@ from .decoder_model import DecoderModel
 from .encoder_model import EncoderModel
 from .pooler import Pooler
 from .pooling_config import PoolingConfig, load_pooling_config, position_offset
+from .pooling_core import batched_tokens
 from .pooling_runner import PoolingRunner
 
 logger = logging.getLogger(__name__)
@@ -81,7 +82,7 @@ def _decoder_runner(
         loaded,
         device,
         block_size=config.block_size,
-        max_tokens=max(config.max_num_batched_tokens, max_model_len),
+        max_tokens=max(batched_tokens(config), max_model_len),
         max_texts=config.max_num_seqs,
     )
     pooler = Pooler(pooling, "lasttoken", device.torch_device) if kind == "embed" else None
@@ -143,7 +144,7 @@ def _encoder_runner(
 
 def _warm(runner: PoolingRunner, config: EngineConfig, progress: Callable[[str], None]) -> PoolingRunner:
     started = time.monotonic()
-    runner.warm_up(min(config.max_num_batched_tokens, runner.max_model_len))
+    runner.warm_up(min(batched_tokens(config), runner.max_model_len))
     progress(f"Warmed up in {time.monotonic() - started:.1f} s.")
     return runner
 

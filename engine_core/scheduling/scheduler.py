@@ -22,7 +22,7 @@ from .fair_share import Turns
 from .invariants import Accounts
 from .kv_cache_manager import KVCacheManager
 from .request import Request, RequestStatus
-from .step import RequestResult, ScheduledRequest
+from .step import RequestResult, ScheduledRequest, is_fed_one_by_one
 from .waiting_queue import WaitingQueue
 
 MAX_SCORED_CHUNK = 128
@@ -47,15 +47,19 @@ class Scheduler:
         num_blocks: int,
         block_size: int,
         max_model_len: int,
+        max_num_batched_tokens: int,
         num_lookahead_tokens: int = 0,
     ) -> None:
-        for name in ("max_num_seqs", "max_num_batched_tokens"):
-            if getattr(config, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}.")
+        for name, number in (
+            ("max_num_seqs", config.max_num_seqs),
+            ("max_num_batched_tokens", max_num_batched_tokens),
+        ):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, got {number}.")
         if max_model_len > num_blocks * block_size:
             raise ValueError(f"{num_blocks} blocks of {block_size} tokens cannot hold {max_model_len} tokens.")
         self._max_num_seqs = config.max_num_seqs
-        self._max_num_batched_tokens = config.max_num_batched_tokens
+        self._max_num_batched_tokens = max_num_batched_tokens
         self._max_model_len = max_model_len
         self._num_lookahead_tokens = num_lookahead_tokens
         self._max_drafting = config.prompt_lookup.disable_by_batch_size if config.prompt_lookup is not None else 0
@@ -134,6 +138,8 @@ class Scheduler:
             drafts: list[int] = []
             if num_new_tokens > 1:
                 num_new_tokens = min(num_new_tokens, budget, _longest_chunk(request))
+                if self._num_lookahead_tokens and request.num_computed_tokens >= request.num_prompt_tokens:
+                    num_new_tokens = 1 if is_fed_one_by_one(num_new_tokens, len(running)) else num_new_tokens
             elif request.lookup is not None:
                 # Every running request behind this one gets a token first.
                 drafts = self._draft(request, budget - (len(running) - index))

@@ -88,6 +88,15 @@ class RequestResult:
     """In the place of `token_ids`, for a sequence of a beam search."""
 
 
+def is_fed_one_by_one(num_left: int, num_running: int) -> bool:
+    """Whether tokens that a decoding sequence has got all at once (text that its grammar forces) are computed one a
+    step, in the steps in which the others decode, where the runner begins those early.
+
+    That takes a step a token of this sequence; a chunk takes a forward more of everybody.
+    """
+    return num_left <= num_running
+
+
 class Runner(Protocol):
     """What the engine core needs of a model runner: the `ModelRunner`, or a model of another kind in tests."""
 
@@ -101,6 +110,11 @@ class Runner(Protocol):
     def vocab_size(self) -> int: ...
     @property
     def dtype(self) -> str: ...
+    @property
+    def default_batched_tokens(self) -> int:
+        """Token budget of a step where the configuration has none."""
+        ...
+
     @property
     def num_lookahead_tokens(self) -> int:
         """Tokens behind those that a step computes for which a decoding sequence shall have blocks, while there are

@@ -54,6 +54,8 @@ class Launch:
     constants: dict[str, Any]
     num_warps: int = 4
     num_stages: int = 1
+    fuses_products: bool = True
+    """Whether a product and a sum may become one operation that rounds once."""
 
     def run(self) -> None:
         """On the current stream of the tensors' device; an empty grid is passed over."""
@@ -81,7 +83,11 @@ class Launch:
         return _resources(compiled)
 
     def _options(self) -> dict[str, Any]:
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages, "enable_fp_fusion": True}
+        return {
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+            "enable_fp_fusion": self.fuses_products,
+        }
 
 
 def next_power_of_2(number: int) -> int:

@@ -9,6 +9,7 @@ Cache layout, of one layer (see `attention_tile`):
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from .decode_attention import DecodeScratch, decode_launches
 from .launch import Launch
 from .prefill_attention import prefill_launch, prefill_tile
 from .rotary import rotate_launch
+
+_TYPES = {"int32": torch.int32, "int64": torch.int64, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,12 @@ def send_together(parts: list[np.ndarray], device: torch.device) -> list[torch.T
         flat[start : start + part.size] = part.ravel()
     sent = buffer.to(device, non_blocking=True)
     return [sent[start : start + part.size] for start, part in zip(starts, parts, strict=False)]
+
+
+def send_arrays(arrays: Sequence[np.ndarray], device: torch.device) -> list[torch.Tensor]:
+    """Arrays of int32, int64 or float32 on the device, in one copy."""
+    sent = send_together([np.ascontiguousarray(array).reshape(-1).view(np.int32) for array in arrays], device)
+    return [part.view(_TYPES[array.dtype.name]).view(array.shape) for part, array in zip(sent, arrays, strict=True)]
 
 
 class PagedAttention:

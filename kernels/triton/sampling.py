@@ -48,11 +48,10 @@ class SamplingState:
         floats = torch.zeros(3, num_rows, device=device)
         return SamplingState(*floats, *torch.zeros(4, num_rows, dtype=torch.int64, device=device))
 
-    def set(self, other: SamplingState) -> None:
-        """Take the parameters of as many first rows as `other` has."""
-        num_rows = len(other.temperature)
+    def set(self, rows: torch.Tensor, other: SamplingState) -> None:
+        """Take the parameters of `other`, row by row, into `rows`, int64."""
         for name in SamplingState.__dataclass_fields__:
-            getattr(self, name)[:num_rows].copy_(getattr(other, name))
+            getattr(self, name)[rows] = getattr(other, name)
 
 
 def sample_launch(

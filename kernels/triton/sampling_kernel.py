@@ -7,18 +7,15 @@ import torch
 
 from ..sampling import AllowedTokens, SamplingRows
 from .logits import adjust_launch
+from .paged_attention import send_arrays
 from .sampling import SamplingState, sample_launch, score_launch
 
 
 def send_rows(rows: SamplingRows, device: torch.device) -> SamplingState:
-    """The parameters of rows on the device; in one copy, in which the floats travel as the bits of integers."""
-    floats = np.stack([rows.temperature, rows.top_p, rows.min_p]).astype(np.float32).view(np.int32)
-    longs = np.stack([rows.top_k, rows.seed, rows.sample_index, rows.position, *floats.astype(np.int64)])
-    buffer = torch.empty(longs.shape, dtype=torch.int64, pin_memory=device.type == "cuda")
-    buffer.numpy()[:] = longs
-    sent = buffer.to(device, non_blocking=True)
-    temperature, top_p, min_p = sent[4:].to(torch.int32).view(torch.float32)
-    return SamplingState(temperature, top_p, min_p, *sent[:4])
+    """The parameters of rows on the device, in one copy."""
+    floats = rows.temperature, rows.top_p, rows.min_p
+    longs = rows.top_k, rows.seed, rows.sample_index, rows.position
+    return SamplingState(*send_arrays([*floats, *longs], device))
 
 
 class SamplingKernel:

@@ -47,6 +47,7 @@ class PagedModel:
         self.max_model_len = max_model_len
         self.vocab_size = VOCAB_SIZE
         self.num_lookahead_tokens = num_lookahead_tokens
+        self.default_batched_tokens = max_num_batched_tokens
         self.num_written_ahead = 0
         self.fail_next_step = False
         self.fail_next_request = False

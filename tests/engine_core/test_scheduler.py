@@ -34,7 +34,7 @@ def make_engine(
         num_blocks=num_blocks,
         block_size=block_size,
         max_model_len=max_model_len,
-        max_num_batched_tokens=engine_config.max_num_batched_tokens,
+        max_num_batched_tokens=engine_config.max_num_batched_tokens or 512,
         max_num_seqs=engine_config.max_num_seqs,
         num_lookahead_tokens=num_lookahead_tokens,
     )
