@@ -34,6 +34,8 @@ _BREAKS = zmq.Event.DISCONNECTED | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL | zmq.Ev
 
 Socket = zmq.Socket[bytes]
 
+_EVENTS, _READABLE = zmq.EVENTS, int(zmq.POLLIN)
+
 
 class EngineConnection:
     """All methods belong to the event loop on which it was opened."""
@@ -83,8 +85,7 @@ class EngineConnection:
         self._num_sent += 1
         self._socket.send_multipart(pack(message, self._num_sent), zmq.NOBLOCK)
         # Sending may have used up the descriptor's event of a message that arrived meanwhile.
-        events = self._socket.getsockopt(zmq.EVENTS)
-        if isinstance(events, int) and events & zmq.POLLIN:
+        if _can_be_read(self._socket):
             self._loop.call_soon(self._receive)
 
     def _connect(self) -> None:
@@ -128,11 +129,8 @@ class EngineConnection:
 
     def _receive(self) -> None:
         """Take in all that has arrived."""
-        while self._socket is not None:
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
+        while (socket := self._socket) is not None and _can_be_read(socket):
+            frames = socket.recv_multipart(zmq.NOBLOCK)
             try:
                 message = unpack_from_engine(frames, self._incoming)
             except WireError as error:
@@ -168,3 +166,8 @@ class EngineConnection:
         self.last_heard = 0.0
         self._loop.call_later(SECONDS_BEFORE_NEW_BEGINNING, self._connect)
         self._on_break(may_be_a_requests_fault)
+
+
+def _can_be_read(socket: Socket) -> bool:
+    """Whether a message has arrived. Cheaper than to try and be refused: that makes an exception at each step."""
+    return bool(cast("int", socket.getsockopt(_EVENTS)) & _READABLE)
