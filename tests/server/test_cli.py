@@ -121,6 +121,7 @@ def test_defaults_are_those_that_users_know() -> None:
         (["--max-num-queued-reqs", "7"], "max_queued_requests", 7),
         (["--max-num-queued-tokens", "8k"], "max_queued_tokens", 8000),
         (["--max-num-batched-tokens", "4K"], "max_num_batched_tokens", 4096),
+        (["--max-num-batched-tokens", "auto"], "max_num_batched_tokens", None),
         (["--logprobs-mode", "processed_logprobs"], "logprobs_mode", "processed_logprobs"),
         (["--allowed-origins", "https://a.example", "null"], "allowed_origins", ("https://a.example", "null")),
         (["--allowed-headers", '["x-one", "x-two"]'], "allowed_headers", ("x-one", "x-two")),
