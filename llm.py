@@ -114,7 +114,7 @@ class LLM:
 
         seed: of the requests that have none of their own, so that a script brings the same each time it runs.
         chat_template: path or text of a Jinja2 template, instead of the model's.
-        quantization: "int8" rounds the weights of linear layers when they are loaded, on a CPU with AMX.
+        quantization: "int8" rounds the weights of linear layers when they are loaded, on a CPU.
         download_dir: another Hugging Face cache than HF_HUB_CACHE to look a name up in; nothing is downloaded.
         generation_config: where the default sampling parameters are: "auto" (the model's), "vllm" (none), a folder;
         override_generation_config goes over them.

@@ -28,6 +28,10 @@ class EngineConfig:
     dtype: Dtype = "auto"
     quantization: Quantization = "none"
     """"int8": the weights of linear layers are rounded when they are loaded."""
+    int8_matrix_unit: bool = True
+    """False: vector instructions multiply int8 weights, as on a processor without a matrix unit, so that both ways can
+    be tested and measured on one that has it.
+    """
     max_model_len: int | None = None
     """Longest prompt plus output, in tokens; None: what the model was made for."""
     load_format: LoadFormat = "auto"

@@ -127,7 +127,7 @@ def _linear(args):
             for i in range(0, TILE, LANES):
                 copy_16(scratch + 4 * (TILE * row + i), bias + 4 * i)
         weight, ahead = args[5] + 4 * TILE * depth * panel, args[5] + 4 * TILE * depth * next_panel
-        _multiply_rows(args[9] + 4 * depth * first, weight, scratch, rows, depth, ahead)
+        multiply_rows(args[9] + 4 * depth * first, depth, weight, scratch, rows, depth, ahead)
         panel_width = TILE if args[12] == NO_ACTIVATION else TILE // 2
         live = min(panel_width, width - panel * panel_width)
         element = first * width + panel * panel_width
@@ -143,8 +143,8 @@ def _linear(args):
 
 
 @njit(error_model="numpy")
-def _multiply_rows(x, panel, sums, rows, depth, ahead):
-    """sums [rows, 64] += x [rows, depth] · panel [depth, 64].
+def multiply_rows(x, x_stride, panel, sums, rows, depth, ahead):
+    """sums [rows, 64] += x [rows, depth] · panel [depth, 64], all float32; the rows of x are `x_stride` apart.
 
     Each group of rows asks for a quarter of the panel at `ahead`, so that it comes from memory while this one is used.
     """
@@ -153,21 +153,21 @@ def _multiply_rows(x, panel, sums, rows, depth, ahead):
     row = 0
     for group in range(groups):
         count = (rows * (group + 1)) // groups - row
-        a = x + 4 * depth * row
+        a = x + 4 * x_stride * row
         c = sums + 4 * TILE * row
         quarter = ahead + group % PANEL_LINES * depth * CACHE_LINE
         if count == 6:
-            _multiply_add_6x4(a, depth, panel, TILE, c, TILE, depth, quarter)
+            _multiply_add_6x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         elif count == 5:
-            _multiply_add_5x4(a, depth, panel, TILE, c, TILE, depth, quarter)
+            _multiply_add_5x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         elif count == 4:
-            _multiply_add_4x4(a, depth, panel, TILE, c, TILE, depth, quarter)
+            _multiply_add_4x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         elif count == 3:
-            _multiply_add_3x4(a, depth, panel, TILE, c, TILE, depth, quarter)
+            _multiply_add_3x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         elif count == 2:
-            _multiply_add_2x4(a, depth, panel, TILE, c, TILE, depth, quarter)
+            _multiply_add_2x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         else:
-            _multiply_add_1x4(a, depth, panel, TILE, c, TILE, depth, quarter)
+            _multiply_add_1x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         row += count
 
 

@@ -1,5 +1,7 @@
 """A linear layer with an int8 weight: half the bytes to read for each token, which is what a decode step waits for.
 
+`pack_int8` makes one: `Int8Linear` where the processor has Intel's matrix unit (AMX), elsewhere `fma_int8_linear`.
+
 The weight is rounded once, symmetrically, with one scale for each output. Inputs are bfloat16; each row of them becomes
 integers of 16 bits with one scale for the row, which moves a value by no more than 1/65,000 of the row's largest: less
 than the weight's rounding by two orders of magnitude, and than the output's own. Products and sums are integers and
@@ -17,7 +19,8 @@ from torch import nn
 
 from . import amx
 from .amx import CACHE_LINE, keep_magnitudes_32, largest_of_32, split_32
-from .amx_gemm import BLOCK, LIMBS, AmxGemm, panels_of
+from .amx_gemm import LIMBS, AmxGemm, panels_of
+from .fma_int8_linear import FmaInt8Linear
 from .int8_weight import Int8Rounding, Int8Weight
 from .kernel_sequence import Buffer, KernelSequence
 from .simd import address_of, fill_16, store_f32
@@ -32,6 +35,8 @@ STEP = 64
 MAX_IN_FEATURES = 1 << 17
 """More would not fit the int32 sums of limbs."""
 
+MIN_OUT_FEATURES = 32
+
 ROW_SCALE_BYTES = 4
 ROWS_PER_ITEM = 8
 MIN_PARALLEL_INPUTS = 1 << 16
@@ -39,7 +44,7 @@ MIN_PARALLEL_INPUTS = 1 << 16
 
 
 class Int8Linear(nn.Module):
-    """`x @ weight.T + bias` with an int8 weight [out_features, in_features]; x is bfloat16. Made by `pack_int8`.
+    """`x @ weight.T + bias` on the matrix unit, with an int8 weight [out_features, in_features]; x is bfloat16.
 
     With an activation, one of `gated_activation.ACTIVATIONS`, the outputs are gates and values by turns, sixteen of
     each: `activation(gates) * values` is returned in their place, half as wide.
@@ -118,15 +123,16 @@ def pack_int8(
     threads: ThreadPool,
     rounding: Int8Rounding,
     activation: str | None = None,
-) -> Int8Linear | None:
+) -> Int8Linear | FmaInt8Linear | None:
     """A layer that computes `F.linear(x, weight, bias)` with its bfloat16 weight rounded, or None where it can't be
     had, and for a layer of a few outputs: those choose between experts or classes, and are no work.
     """
     out_features, in_features = weight.shape
-    known = weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and is_available()
-    if not known or out_features < BLOCK or in_features > MAX_IN_FEATURES:
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or out_features < MIN_OUT_FEATURES:
         return None
-    return Int8Linear(rounding.round(weight), bias, threads, activation)
+    if rounding.matrix_unit and is_available() and in_features <= MAX_IN_FEATURES:
+        return Int8Linear(rounding.round(weight), bias, threads, activation)
+    return FmaInt8Linear(rounding.round(weight), bias, threads, activation)
 
 
 def _split_rows(args):

@@ -1,4 +1,4 @@
-"""Rounds the weights of linear layers to int8 when a model is loaded, for `int8_linear`."""
+"""Rounds the weights of linear layers to int8 when a model is loaded, for `int8_linear` and `fma_int8_linear`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,11 @@ class Int8Weight:
 class Int8Rounding:
     """Rounds weights, and keeps account of what that changed."""
 
-    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
-        """progress: told every few seconds how far it is."""
+    def __init__(self, progress: Callable[[str], None] | None = None, *, matrix_unit: bool = True) -> None:
+        """progress: told every few seconds how far it is. matrix_unit: whether the processor's matrix unit is to
+        multiply the weights, where it has one.
+        """
+        self.matrix_unit = matrix_unit
         self.num_layers = 0
         self.num_weights = 0
         self._squared_error = 0.0

@@ -12,7 +12,10 @@ from llvmlite import ir
 from numba import types
 
 from . import vector_ir as vir
-from .simd import CACHE_LINE, LANES, instruction
+from .simd import CACHE_LINE, LANES, TILE, instruction
+
+LINES_AHEAD = 32
+"""Of int8 weights, one for each turn: as many as come from memory while so many turns are taken."""
 
 
 def make_multiply_add(rows: int, vectors: int, *, prefetches: bool = False) -> Any:
@@ -83,6 +86,38 @@ def make_multiply_add_bfloat16(rows: int) -> Any:
     @instruction
     def multiply_add(_typing, a, a_stride, b0, b1, b2, b3, b_stride, c, c_stride, depth, ahead):
         return types.void(*[types.int64] * 11), generate
+
+    return multiply_add
+
+
+def make_multiply_add_int8(rows: int) -> Any:
+    """An intrinsic `(a, a_stride, b, c, c_stride, depth)`: C += A·B in registers, B in int8.
+
+    A is float32 [rows, depth], B contiguous [depth, 64], C float32 [rows, 64]. Meanwhile the cache lines that follow
+    are asked for, behind the end of B too: with a few rows the processor fetches them too late by itself.
+    """
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        a, a_stride, b, c, c_stride, depth = arguments
+        vectors = TILE // LANES
+        c_address, a_row = _addresses(builder, a, a_stride, c, c_stride, rows, vectors)
+        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
+        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
+        b_row = vir.offset(builder, b, index, TILE)
+        b_vectors = [
+            vir.widen_int8(builder, vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, LANES * v)), vir.V_I8, 1))
+            for v in range(vectors)
+        ]
+        following = _multiplied(builder, a_row, index, b_vectors, sums)
+        vir.prefetch(builder, builder.add(b_row, ir.Constant(vir.I64, LINES_AHEAD * CACHE_LINE)), cache=1)
+        vir.end_loop(builder, index, sums, following)
+        for value, address in zip(sums, c_address, strict=True):
+            vir.store(builder, value, address, 4)
+        return _context.get_dummy_value()
+
+    @instruction
+    def multiply_add(_typing, a, a_stride, b, c, c_stride, depth):
+        return types.void(*[types.int64] * 6), generate
 
     return multiply_add
 

@@ -3,7 +3,7 @@
 `F.linear` lays the weight out anew, or reads it row by row, at each call; packed, a decode step is up to twice as fast,
 and the forms chosen here give a row the same bits in every batch: bfloat16 on AMX (`amx_linear`), bfloat16 elsewhere
 (oneDNN's own packed form, whose sums depend on the batch only for a single row), float32 (`fma_linear`). With an
-`Int8Rounding`, bfloat16 weights become int8 on AMX (`int8_linear`).
+`Int8Rounding`, bfloat16 weights become int8 (`int8_linear` on AMX, `fma_int8_linear` elsewhere).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from .amx_linear import AmxLinear, pack_amx
+from .fma_int8_linear import FmaInt8Linear
 from .fma_linear import FmaLinear
 from .gated_activation import GatedActivation
 from .int8_linear import Int8Linear, pack_int8
@@ -48,7 +49,7 @@ class PackedLinear(nn.Module):
         return self._linear(x, self._packed, self._bias, "none", [], "")
 
 
-Appendable = AmxLinear | Int8Linear | FmaLinear
+Appendable = AmxLinear | Int8Linear | FmaInt8Linear | FmaLinear
 """Layers that a sequence of kernels can take."""
 
 
@@ -67,7 +68,7 @@ def pack(
         return None
     if weight.dtype == torch.float32:
         return FmaLinear(weight, bias, threads)
-    linear = _pack_tiles(weight, bias, threads, rounding)
+    linear = _pack_panels(weight, bias, threads, rounding)
     if linear is not None:
         return linear
     if weight.dtype != torch.bfloat16 or not torch.ops.mkldnn._is_mkldnn_bf16_supported():
@@ -88,14 +89,14 @@ class GatedLinear(nn.Module):
         return self._activation(self._linear(x))
 
 
-def _pack_tiles(
+def _pack_panels(
     weight: torch.Tensor,
     bias: torch.Tensor | None,
     threads: ThreadPool,
     rounding: Int8Rounding | None,
     activation: str | None = None,
 ) -> nn.Module | None:
-    """A layer on the matrix unit, or None where there is none."""
+    """A layer with an int8 weight or one on the matrix unit, or None where neither can be had."""
     linear = None if rounding is None else pack_int8(weight, bias, threads, rounding, activation)
     return pack_amx(weight, bias, threads, activation) if linear is None else linear
 
@@ -119,7 +120,7 @@ def pack_gated(
         by_turns, bias_by_turns = weight[order], None if bias is None else bias[order]
         if weight.dtype == torch.float32:
             return FmaLinear(by_turns, bias_by_turns, threads, activation)
-        linear = _pack_tiles(by_turns, bias_by_turns, threads, rounding, activation)
+        linear = _pack_panels(by_turns, bias_by_turns, threads, rounding, activation)
         if linear is not None:
             return linear
     linear = pack(weight, bias, threads, rounding)

@@ -177,6 +177,18 @@ def widen_16(_typing, target, source):
 
 
 @instruction
+def widen_int8_16(_typing, target, source):
+    """Sixteen int8 values to float32."""
+
+    def generate(context, builder, _signature, arguments):
+        values = vir.widen_int8(builder, vir.load(builder, arguments[1], vir.V_I8, 1))
+        vir.store(builder, values, arguments[0], 4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), generate
+
+
+@instruction
 def copy_16(_typing, target, source):
     """Sixteen float32 values."""
 

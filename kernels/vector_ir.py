@@ -18,6 +18,7 @@ I16 = ir.IntType(16)
 I32 = ir.IntType(32)
 I64 = ir.IntType(64)
 V_F32 = ir.VectorType(F32, LANES)
+V_I8 = ir.VectorType(ir.IntType(8), LANES)
 V_I16 = ir.VectorType(I16, LANES)
 V_I32 = ir.VectorType(I32, LANES)
 
@@ -125,6 +126,11 @@ def prefetch(builder: Any, address: Any, *, cache: int = 2) -> None:
 def widen(builder: Any, bits: Any) -> Any:
     """The float32 of each bfloat16 in sixteen int16 lanes."""
     return builder.bitcast(builder.shl(builder.zext(bits, V_I32), _splat_i32(16)), V_F32)
+
+
+def widen_int8(builder: Any, values: Any) -> Any:
+    """The float32 of each of sixteen int8 lanes."""
+    return builder.sitofp(builder.sext(values, V_I32), V_F32)
 
 
 def narrow(builder: Any, value: Any) -> Any:

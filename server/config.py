@@ -142,8 +142,8 @@ class ServerConfig:
     dtype: Annotated[Dtype, Parameter(group=_MODEL)] = "auto"
     """Type of the weights and of the cache; auto: what the model was saved in."""
     quantization: Annotated[Quantization, Parameter(group=_MODEL, alias="-q")] = "none"
-    """int8: linear layers' weights are rounded when they are loaded, for half their memory and up to twice the speed
-    of small batches, on a CPU with AMX.
+    """int8: linear layers' weights are rounded when they are loaded, for half their memory and about twice the speed
+    of small batches, on a CPU.
     """
     load_format: Annotated[LoadFormat, Parameter(group=_MODEL)] = "auto"
     """auto: safetensors, else PyTorch files; dummy: random weights, no files read."""

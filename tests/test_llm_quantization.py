@@ -12,13 +12,12 @@ import torch
 from tests.running_server import DEMO_MODEL
 from tests.tiny_poolers import TEXTS, save_decoder, save_encoder
 from zqserve import LLM, SamplingParams
+from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.errors import UnsupportedModelError
-from zqserve.kernels import int8_linear
+from zqserve.engine_core.model.device import open_device
+from zqserve.engine_core.model.quantization import open_rounding
 from zqserve.outputs import RequestOutput
 
-needs_amx = pytest.mark.skipif(
-    not int8_linear.is_available(), reason="the processor has no AMX for int8, or Linux refused its use"
-)
 BEGINNINGS = ["Once upon a time", "The capital of France is", "My favourite colour is", "Hello, my name is"]
 TOKENS_OF_MEAN = 200
 
@@ -42,7 +41,6 @@ def logprobs_of(outputs: list[RequestOutput]) -> list[float]:
     return found
 
 
-@needs_amx
 def test_answers_are_nearly_those_of_the_weights_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
     plain = load()
     with caplog.at_level(logging.INFO):
@@ -64,7 +62,6 @@ def test_answers_are_nearly_those_of_the_weights_as_they_were(caplog: pytest.Log
     assert output.outputs[0].text.strip().startswith("Paris")
 
 
-@needs_amx
 def test_none_is_what_is_done_without_it() -> None:
     params = SamplingParams(temperature=0, max_tokens=4, logprobs=0)
     likelihoods = {
@@ -77,7 +74,6 @@ def test_none_is_what_is_done_without_it() -> None:
     assert likelihoods[None] == likelihoods["none"] != likelihoods["int8"]
 
 
-@needs_amx
 def test_what_cannot_be_rounded_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match="served in float32: add --dtype bfloat16"):
         load(quantization="int8", dtype="float32")
@@ -85,7 +81,6 @@ def test_what_cannot_be_rounded_is_refused_with_what_to_do(tmp_path: Path) -> No
         load(save_encoder("Bert", tmp_path), quantization="int8")
 
 
-@needs_amx
 def test_vectors_of_a_decoder_are_nearly_the_same(tmp_path: Path) -> None:
     folder = save_decoder("Qwen3", tmp_path)
     vectors = [
@@ -98,7 +93,9 @@ def test_vectors_of_a_decoder_are_nearly_the_same(tmp_path: Path) -> None:
     assert torch.cosine_similarity(*vectors, dim=0) > 0.99
 
 
-@pytest.mark.skipif(int8_linear.is_available(), reason="the processor has AMX")
-def test_a_processor_without_a_matrix_unit_is_told_of() -> None:
-    with pytest.raises(UnsupportedModelError, match="amx_int8"):
-        load(quantization="int8")
+@pytest.mark.parametrize("matrix_unit", [True, False])
+def test_the_matrix_unit_is_left_out_where_the_engine_is_told_so(matrix_unit: bool) -> None:
+    config = EngineConfig(model="", device="cpu", num_threads=1, quantization="int8", int8_matrix_unit=matrix_unit)
+    rounding = open_rounding(config, torch.bfloat16, open_device(config, 16), print)
+    assert rounding is not None
+    assert rounding.matrix_unit == matrix_unit

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from ...kernels import int8_linear
 from ...kernels.int8_weight import Int8Rounding
 from ..config import EngineConfig
 from ..errors import UnsupportedModelError
@@ -19,23 +18,18 @@ def open_rounding(
 ) -> Int8Rounding | None:
     """What rounds the weights of a model; None where they stay as they are.
 
-    Raises `UnsupportedModelError` where this machine cannot multiply them, or the model's type has no such form.
+    Raises `UnsupportedModelError` where the device or the model's type has no such form.
     """
     if config.quantization == "none":
         return None
     if not device.is_cpu:
         raise UnsupportedModelError("--quantization int8 is for CPUs: leave it out, or add --device cpu.")
-    if not int8_linear.is_available():
-        raise UnsupportedModelError(
-            "--quantization int8 needs a processor with Intel's matrix unit (AMX: the flags amx_tile, amx_int8 and "
-            "amx_bf16 in /proc/cpuinfo) and a Linux that lets programs use it: leave it out on this machine."
-        )
     if dtype != torch.bfloat16:
         served = str(dtype).removeprefix("torch.")
         raise UnsupportedModelError(
             f"--quantization int8 computes in bfloat16, and the model is served in {served}: add --dtype bfloat16."
         )
-    return Int8Rounding(progress)
+    return Int8Rounding(progress, matrix_unit=config.int8_matrix_unit)
 
 
 def account(rounding: Int8Rounding, model: nn.Module) -> str:

@@ -12,7 +12,6 @@ from zqserve.engine_core.config import EngineConfig
 from zqserve.engine_core.engine import EngineCore, build_engine_core
 from zqserve.engine_core.messages import EngineRequest
 from zqserve.engine_core.sampling_params import SamplingParams
-from zqserve.kernels import int8_linear
 
 VOCAB_SIZE = 512
 # Wide enough that a matrix library would cut the sums of small and large batches differently.
@@ -33,23 +32,21 @@ KEY = 0
 Answer = tuple[list[int], list[list[float]]]
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8"])
+@pytest.fixture(scope="module", params=["float32", "bfloat16", "int8", "int8 without a matrix unit"])
 def make_core(request, tmp_path_factory) -> Callable[..., EngineCore]:
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(3)
-    llama, rounded = request.param == "float32", request.param == "int8"
-    if rounded and not int8_linear.is_available():
-        pytest.skip("the processor has no AMX for int8, or Linux refused its use")
+    llama, rounded = request.param == "float32", request.param.startswith("int8")
     model = LlamaForCausalLM(LlamaConfig(**SHAPE)) if llama else Qwen3ForCausalLM(Qwen3Config(**SHAPE))
     model.to(torch.float32 if llama else torch.bfloat16).save_pretrained(directory)
-    quantization = "int8" if rounded else "none"
+    weights = {"quantization": "int8" if rounded else "none", "int8_matrix_unit": request.param == "int8"}
 
     def make(**changes: object) -> EngineCore:
         return build_engine_core(
             EngineConfig(
                 **{
                     "model": str(directory),
-                    "quantization": quantization,
+                    **weights,
                     "num_blocks": 400,
                     "num_threads": 2,
                     **changes,

@@ -28,7 +28,12 @@ from .tiny_models import config_of, save_model
 
 FAMILY = ["Llama", "Qwen2", "Qwen3", "Mistral", "Phi3", "SmolLM3", "SeedOss"]
 OTHERS = ["Gemma", "Gemma2", "Granite", "Cohere", "StableLm", "GPT2", "Mixtral"]
-WEIGHTS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.bfloat16}
+WEIGHTS = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.bfloat16,
+    "int8 without a matrix unit": torch.bfloat16,
+}
 BLOCK_SIZE = 16
 MAX_POSITIONS = 128
 
@@ -80,9 +85,9 @@ class _Model:
 @pytest.mark.parametrize("name", FAMILY)
 def test_it_gives_the_bits_of_the_layers(name: str, weights: str) -> None:
     dtype = WEIGHTS[weights]
-    if dtype == torch.bfloat16 and not amx_linear.is_available():
+    if weights == "bfloat16" and not amx_linear.is_available():
         pytest.skip("without AMX the linear layers of bfloat16 are oneDNN's, which no sequence takes")
-    rounding = Int8Rounding() if weights == "int8" else None
+    rounding = Int8Rounding(matrix_unit=weights == "int8") if weights.startswith("int8") else None
     mine = _Model(name, dtype, rounding)
     assert rounding is None or rounding.num_layers == 4 * len(mine.attention.geometry) + 1
     tables = np.arange(2 * MAX_POSITIONS // BLOCK_SIZE, dtype=np.int32).reshape(2, -1)

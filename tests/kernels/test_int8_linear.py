@@ -1,5 +1,5 @@
-"""The int8 linear layer against its plain form and float64, and the promise that a row's bits do not depend on its
-batch.
+"""The int8 linear layers, on the matrix unit and in vector instructions, against their plain form and float64, and the
+promise that a row's bits do not depend on its batch.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zqserve.kernels import int8_linear
+from zqserve.kernels.fma_int8_linear import FmaInt8Linear
 from zqserve.kernels.gated_activation import ACTIVATIONS, GatedActivation
-from zqserve.kernels.int8_linear import LARGEST_INPUT, Int8Linear, pack_int8
+from zqserve.kernels.int8_linear import LARGEST_INPUT, MAX_IN_FEATURES, Int8Linear, pack_int8
 from zqserve.kernels.int8_weight import Int8Rounding
 from zqserve.kernels.kernel_sequence import KernelSequence
 from zqserve.kernels.reference import int8_linear as plain
@@ -28,17 +29,30 @@ def _random(*shape: int, seed: int) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(torch.bfloat16)
 
 
+@pytest.fixture(
+    params=[pytest.param(True, marks=needs_amx, id="matrix unit"), pytest.param(False, id="vector instructions")]
+)
+def matrix_unit(request: pytest.FixtureRequest) -> bool:
+    return request.param
+
+
 def _layer(
-    in_features: int, out_features: int, *, bias: bool = True, num_threads: int = 1, activation: str | None = None
-) -> Int8Linear:
+    in_features: int,
+    out_features: int,
+    matrix_unit: bool,
+    *,
+    bias: bool = True,
+    num_threads: int = 1,
+    activation: str | None = None,
+) -> Int8Linear | FmaInt8Linear:
     layer = pack_int8(
         _random(out_features, in_features, seed=1),
         _random(out_features, seed=2) if bias else None,
         ThreadPool(num_threads),
-        Int8Rounding(),
+        Int8Rounding(matrix_unit=matrix_unit),
         activation,
     )
-    assert layer is not None
+    assert isinstance(layer, Int8Linear if matrix_unit else FmaInt8Linear)
     return layer
 
 
@@ -53,7 +67,7 @@ def _layer(
     outlier=st.sampled_from([1.0, 100.0, 10_000.0]),
     seed=st.integers(0, 1000),
 )
-def test_result_is_the_exact_one_up_to_the_rounding_of_the_inputs(
+def test_on_the_matrix_unit_it_is_exact_up_to_the_rounding_of_the_inputs(
     in_features: int, out_features: int, rows: int, bias: bool, scale: float, outlier: float, seed: int
 ) -> None:
     x = (scale * _random(rows, in_features, seed=seed)).to(torch.bfloat16)
@@ -74,21 +88,62 @@ def test_result_is_the_exact_one_up_to_the_rounding_of_the_inputs(
     assert ((y.double() - exact).abs() <= exact.abs() * 2.0**-8 + of_inputs + of_floats).all()
 
 
-@needs_amx
+@settings(max_examples=40, deadline=None)
+@given(
+    in_features=st.integers(1, 400),
+    out_features=st.integers(32, 200),
+    rows=st.integers(1, 300),
+    bias=st.booleans(),
+    has_residual=st.booleans(),
+    scale=st.sampled_from([1e-12, 1e-3, 1.0, 1e6]),
+    outlier=st.sampled_from([1.0, 100.0, 10_000.0]),
+    seed=st.integers(0, 1000),
+)
+def test_in_vector_instructions_it_is_exact_up_to_float32(
+    in_features: int,
+    out_features: int,
+    rows: int,
+    bias: bool,
+    has_residual: bool,
+    scale: float,
+    outlier: float,
+    seed: int,
+) -> None:
+    x = (scale * _random(rows, in_features, seed=seed)).to(torch.bfloat16)
+    x[:, seed % in_features] *= outlier
+    weight = _random(out_features, in_features, seed=seed + 1)
+    added = (scale * _random(out_features, seed=seed + 2)).to(torch.bfloat16) if bias else None
+    residual = (scale * _random(rows, out_features, seed=seed + 3)).to(torch.bfloat16) if has_residual else None
+    layer = pack_int8(weight, added, ThreadPool(1), Int8Rounding(matrix_unit=False))
+    assert layer is not None
+    rounded = Int8Rounding().round(weight)
+    wide = rounded.values.double() * rounded.scales.double()[:, None]
+    exact = x.double() @ wide.T + (0.0 if added is None else added.double())
+    # Each of the products is added with half a bit's error of what has come together so far.
+    of_sums = (in_features + 3) * 2.0**-24 * (x.double().abs() @ wide.abs().T + exact.abs())
+    allowed = exact.abs() * 2.0**-8 + of_sums
+    if residual is not None:
+        exact = exact + residual.double()
+        allowed += exact.abs() * 2.0**-8
+    y = layer(x, residual)
+    assert y.shape == (rows, out_features)
+    assert y.dtype == torch.bfloat16
+    assert ((y.double() - exact).abs() <= allowed * (1 + 2.0**-7)).all()
+
+
 @pytest.mark.parametrize(("in_features", "out_features"), SHAPES)
-def test_it_is_as_near_to_float64_as_the_output_can_be(in_features: int, out_features: int) -> None:
+def test_it_is_as_near_to_float64_as_the_output_can_be(in_features: int, out_features: int, matrix_unit: bool) -> None:
     x, residual = _random(77, in_features, seed=3), _random(77, out_features, seed=4)
     weight, bias = _random(out_features, in_features, seed=1), _random(out_features, seed=2)
     exact = plain(x.double(), Int8Rounding().round(weight), bias.double())
-    nearest, y = plain(x, Int8Rounding().round(weight), bias), _layer(in_features, out_features)(x)
+    nearest, y = plain(x, Int8Rounding().round(weight), bias), _layer(in_features, out_features, matrix_unit)(x)
     assert (y.double() - exact).norm() <= 1.01 * (nearest.double() - exact).norm() + 1e-6
-    assert torch.equal(_layer(in_features, out_features)(x, residual), residual + y)
+    assert torch.equal(_layer(in_features, out_features, matrix_unit)(x, residual), residual + y)
 
 
-@needs_amx
 @pytest.mark.parametrize(("in_features", "out_features"), SHAPES)
-def test_row_has_the_same_bits_in_every_batch(in_features: int, out_features: int) -> None:
-    layer = _layer(in_features, out_features)
+def test_row_has_the_same_bits_in_every_batch(in_features: int, out_features: int, matrix_unit: bool) -> None:
+    layer = _layer(in_features, out_features, matrix_unit)
     x = _random(max(BATCHES), in_features, seed=3)
     expected = layer(x)
     for rows in BATCHES:
@@ -96,32 +151,31 @@ def test_row_has_the_same_bits_in_every_batch(in_features: int, out_features: in
         assert torch.equal(layer(x[-rows:]), expected[-rows:]), f"last {rows} rows"
 
 
-@needs_amx
+@pytest.mark.parametrize("width", [16, 32, 48, 160])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_an_activation_is_that_of_the_outputs(activation: str) -> None:
+def test_an_activation_is_that_of_the_outputs(activation: str, width: int, matrix_unit: bool) -> None:
     """Gates and values stand by turns, sixteen of each."""
     x = _random(70, 100, seed=3)
-    gates, values = _layer(100, 64)(x).view(70, 2, 2, 16).transpose(1, 2).flatten(2).unbind(1)
+    outputs = _layer(100, 2 * width, matrix_unit)(x)
+    gates, values = outputs.view(70, -1, 2, 16).transpose(1, 2).flatten(2).unbind(1)
     expected = GatedActivation(activation, ThreadPool(1))(torch.cat([gates, values], -1))
-    y = _layer(100, 64, activation=activation)(x)
-    assert y.shape == (70, 32)
+    y = _layer(100, 2 * width, matrix_unit, activation=activation)(x)
+    assert y.shape == (70, width)
     assert torch.equal(y, expected)
 
 
-@needs_amx
 @pytest.mark.parametrize("rows", [1, 33, 333])
-def test_number_of_threads_does_not_change_the_bits(rows: int) -> None:
+def test_number_of_threads_does_not_change_the_bits(rows: int, matrix_unit: bool) -> None:
     x = _random(rows, 768, seed=3)
-    expected = _layer(768, 3072)(x)
+    expected = _layer(768, 3072, matrix_unit)(x)
     for num_threads in (2, 3):
-        assert torch.equal(_layer(768, 3072, num_threads=num_threads)(x), expected)
+        assert torch.equal(_layer(768, 3072, matrix_unit, num_threads=num_threads)(x), expected)
 
 
-@needs_amx
 @pytest.mark.parametrize("rows", [1, 8, 40, 200])
-def test_in_a_sequence_it_has_the_bits_of_its_forward(rows: int) -> None:
+def test_in_a_sequence_it_has_the_bits_of_its_forward(rows: int, matrix_unit: bool) -> None:
     threads = ThreadPool(2)
-    wide, narrow = (_layer(*shape, num_threads=threads.size) for shape in ((100, 300), (300, 64)))
+    wide, narrow = (_layer(*shape, matrix_unit, num_threads=threads.size) for shape in ((100, 300), (300, 64)))
     sequence = KernelSequence(threads, num_counts=1)
     x, between = sequence.buffer(200, 0), sequence.buffer(600, 0)
     rounded, as_float32 = sequence.buffer(128, 0), sequence.buffer(256, 0)
@@ -138,27 +192,24 @@ def test_in_a_sequence_it_has_the_bits_of_its_forward(rows: int) -> None:
         assert torch.equal(sequence.view(as_float32, torch.float32), expected.float())
 
 
-@needs_amx
-def test_what_lies_beside_the_input_does_not_enter() -> None:
-    layer = _layer(72, 40)
+def test_what_lies_beside_the_input_does_not_enter(matrix_unit: bool) -> None:
+    layer = _layer(72, 40, matrix_unit)
     x = _random(5, 72, seed=3)
     surrounded = torch.full((7, 96), torch.inf).to(torch.bfloat16)
     surrounded[1:6, :72] = x
     assert torch.equal(layer(surrounded[1:6, :72]), layer(x))
 
 
-@needs_amx
-def test_leading_dimensions_are_kept() -> None:
-    layer = _layer(72, 40)
+def test_leading_dimensions_are_kept(matrix_unit: bool) -> None:
+    layer = _layer(72, 40, matrix_unit)
     x = _random(2, 3, 72, seed=3)
     assert torch.equal(layer(x).view(6, 40), layer(x.view(6, 72)))
     assert layer(x[:0]).shape == (0, 3, 40)
 
 
-@needs_amx
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_nan_and_infinity_spoil_their_row_alone(value: float) -> None:
-    layer = _layer(100, 300)
+def test_nan_and_infinity_spoil_their_row_alone(value: float, matrix_unit: bool) -> None:
+    layer = _layer(100, 300, matrix_unit)
     x = _random(40, 100, seed=3)
     expected = layer(x)
     x[3, 7] = value
@@ -168,18 +219,16 @@ def test_nan_and_infinity_spoil_their_row_alone(value: float) -> None:
     assert torch.equal(y[others], expected[others])
 
 
-@needs_amx
 @pytest.mark.parametrize("value", [0.0, 1e-39, -1e-31])
-def test_a_row_of_nothing_gives_the_bias(value: float) -> None:
-    layer = _layer(100, 300)
+def test_a_row_of_nothing_gives_the_bias(value: float, matrix_unit: bool) -> None:
+    layer = _layer(100, 300, matrix_unit)
     assert torch.equal(layer(torch.full((2, 100), value).to(torch.bfloat16))[1], _random(300, seed=2))
 
 
-@needs_amx
 @pytest.mark.parametrize("x", [torch.zeros(2, 72), torch.zeros(2, 71, dtype=torch.bfloat16)])
-def test_input_of_another_dtype_or_width_is_refused(x: torch.Tensor) -> None:
+def test_input_of_another_dtype_or_width_is_refused(x: torch.Tensor, matrix_unit: bool) -> None:
     with pytest.raises(ValueError, match="bfloat16"):
-        _layer(72, 40)(x)
+        _layer(72, 40, matrix_unit)(x)
 
 
 def test_float32_weights_and_layers_of_a_few_outputs_are_left_to_others() -> None:
@@ -187,6 +236,13 @@ def test_float32_weights_and_layers_of_a_few_outputs_are_left_to_others() -> Non
     assert pack_int8(torch.zeros(40, 72), None, ThreadPool(1), rounding) is None
     assert pack_int8(torch.zeros(4, 72, dtype=torch.bfloat16), None, ThreadPool(1), rounding) is None
     assert rounding.num_layers == 0
+
+
+def test_more_inputs_than_the_matrix_unit_can_sum_are_left_to_vector_instructions() -> None:
+    weight, x = _random(32, MAX_IN_FEATURES + 1, seed=1), _random(2, MAX_IN_FEATURES + 1, seed=3)
+    layer = pack_int8(weight, None, ThreadPool(1), Int8Rounding())
+    assert isinstance(layer, FmaInt8Linear)
+    torch.testing.assert_close(layer(x), plain(x, Int8Rounding().round(weight)), rtol=2e-2, atol=1e-1)
 
 
 @pytest.mark.parametrize("shape", [(300, 100), (3, 200_000), (1, 1)])

@@ -366,7 +366,7 @@ def test_every_field_of_the_engine_is_filled_from_the_flags() -> None:
         for field in dataclasses.fields(EngineConfig)
         if getattr(engine, field.name) == getattr(defaults, field.name)
     ]
-    assert same == []
+    assert same == ["int8_matrix_unit"]  # for tests and measurements alone
 
 
 def test_help_lists_flags_and_mistakes_exit_with_2() -> None:
