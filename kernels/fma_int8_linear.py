@@ -15,7 +15,7 @@ from numba import njit
 from torch import nn
 
 from . import huge_pages
-from .fma_linear import NO_ACTIVATION, ROWS_PER_ITEM, SMALL, SMALL_IN_SEQUENCE, multiply_rows
+from .fma_linear import NO_ACTIVATION, ROWS_PER_ITEM, SMALL, SMALL_IN_SEQUENCE, multiply_rows, padded, run_on_rows
 from .gated_activation import ACTIVATIONS, gate_sums_bfloat16
 from .int8_weight import Int8Weight
 from .kernel_sequence import Buffer, KernelSequence
@@ -59,9 +59,9 @@ class FmaInt8Linear(nn.Module):
         self.out_features, self.in_features = weight.values.shape
         self._threads = threads
         num_panels = -(-self.out_features // TILE)
-        self._panels = huge_pages.copied(_padded(weight.values).view(num_panels, TILE, -1).transpose(1, 2))
-        self._bias = torch.zeros(num_panels * TILE) if bias is None else _padded(bias.detach().float())
-        self._scales = _padded(weight.scales)
+        self._panels = huge_pages.copied(padded(weight.values).view(num_panels, TILE, -1).transpose(1, 2))
+        self._bias = torch.zeros(num_panels * TILE) if bias is None else padded(bias.detach().float())
+        self._scales = padded(weight.scales)
         self._scratch = torch.empty(threads.size, SCRATCH_SIZE)
         self._width = self.out_features if activation is None else self.out_features // 2
         self._widen = compile_kernel(_widen_rows)
@@ -95,15 +95,8 @@ class FmaInt8Linear(nn.Module):
         v[4] = x.data_ptr()
         v[5] = widened.data_ptr()
         self._threads.run(self._widen, self._widening, parallel=x.numel() >= 2 * WIDENED_PER_ITEM)
-        v = self._arguments.values
-        v[0] = 0
-        v[1] = 0
-        v[8] = num_rows
-        v[9] = widened.data_ptr()
-        v[10] = out.data_ptr()
-        v[11] = 0 if residual is None else residual.data_ptr()
-        small = num_rows * self.in_features * self.out_features < SMALL
-        self._threads.run(self._kernel, self._arguments, parallel=not small)
+        parallel = num_rows * self.in_features * self.out_features >= SMALL
+        run_on_rows(self._threads, self._kernel, self._arguments, num_rows, widened, out, residual, parallel=parallel)
         return out
 
     can_be_appended = True
@@ -133,13 +126,6 @@ class FmaInt8Linear(nn.Module):
         buffers = {9: widened, 10: out} if residual is None else {9: widened, 10: out, 11: residual}
         parallel_from = -(-SMALL_IN_SEQUENCE // (self.in_features * self.out_features))
         sequence.append(self._kernel, values, buffers, count=x.count, rows_at=8, parallel_from=parallel_from, keep=self)
-
-
-def _padded(values: torch.Tensor) -> torch.Tensor:
-    """The values of each output, and zeros up to whole panels."""
-    padded = values.new_zeros(-(-values.shape[0] // TILE) * TILE, *values.shape[1:])
-    padded[: values.shape[0]] = values
-    return padded
 
 
 def _widen_rows(args):

@@ -7,13 +7,17 @@ stand beside it: a row has the same bits in any batch.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from numba import njit
 from torch import nn
 
+from . import huge_pages
 from .gated_activation import ACTIVATIONS, gate_16_float32
 from .kernel_sequence import Buffer, KernelSequence
 from .multiply_add import make_multiply_add
+from .rms_norm import copy_row
 from .simd import CACHE_LINE, LANES, TILE, add_16, address_of, copy_16, load_f32, store_f32
 from .thread_pool import KernelArguments, ThreadPool, compile_kernel
 from .threading_primitives import atomic_add
@@ -55,12 +59,8 @@ class FmaLinear(nn.Module):
         self.out_features, self.in_features = weight.shape
         self._threads = threads
         num_panels = -(-self.out_features // TILE)
-        padded = torch.zeros(num_panels * TILE, self.in_features)
-        padded[: self.out_features] = weight.detach()
-        self._panels = padded.view(num_panels, TILE, self.in_features).transpose(1, 2).contiguous()
-        self._bias = torch.zeros(num_panels * TILE)
-        if bias is not None:
-            self._bias[: self.out_features] = bias.detach()
+        self._panels = huge_pages.copied(padded(weight).view(num_panels, TILE, -1).transpose(1, 2))
+        self._bias = torch.zeros(num_panels * TILE) if bias is None else padded(bias)
         self._scratch = torch.empty(threads.size, ROWS_PER_ITEM * TILE)
         self._kernel = compile_kernel(_linear)
         self._width = self.out_features if activation is None else self.out_features // 2
@@ -81,15 +81,8 @@ class FmaLinear(nn.Module):
         out = torch.empty(*x.shape[:-1], self._width)
         if residual is not None:
             residual = residual.expand_as(out).contiguous()
-        v = self._arguments.values
-        v[0] = 0
-        v[1] = 0
-        v[8] = num_rows
-        v[9] = rows.data_ptr()
-        v[10] = out.data_ptr()
-        v[11] = 0 if residual is None else residual.data_ptr()
-        small = num_rows * self.in_features * self.out_features < SMALL
-        self._threads.run(self._kernel, self._arguments, parallel=not small)
+        parallel = num_rows * self.in_features * self.out_features >= SMALL
+        run_on_rows(self._threads, self._kernel, self._arguments, num_rows, rows, out, residual, parallel=parallel)
         return out
 
     can_be_appended = True
@@ -106,6 +99,35 @@ class FmaLinear(nn.Module):
         buffers = {9: x, 10: out} if residual is None else {9: x, 10: out, 11: residual}
         parallel_from = -(-SMALL_IN_SEQUENCE // (self.in_features * self.out_features))
         sequence.append(self._kernel, values, buffers, count=x.count, rows_at=8, parallel_from=parallel_from, keep=self)
+
+
+def padded(values: torch.Tensor) -> torch.Tensor:
+    """The values of each output, [out_features, ...], and zeros up to whole panels."""
+    whole = values.new_zeros(-(-values.shape[0] // TILE) * TILE, *values.shape[1:])
+    whole[: values.shape[0]] = values.detach()
+    return whole
+
+
+def run_on_rows(
+    threads: ThreadPool,
+    kernel: Any,
+    arguments: KernelArguments,
+    num_rows: int,
+    x: torch.Tensor,
+    out: torch.Tensor,
+    residual: torch.Tensor | None,
+    *,
+    parallel: bool,
+) -> None:
+    """Run a linear layer's kernel whose arguments 8 to 11 are the rows of a batch; those before say the layer."""
+    v = arguments.values
+    v[0] = 0
+    v[1] = 0
+    v[8] = num_rows
+    v[9] = x.data_ptr()
+    v[10] = out.data_ptr()
+    v[11] = 0 if residual is None else residual.data_ptr()
+    threads.run(kernel, arguments, parallel=parallel)
 
 
 def _linear(args):
@@ -138,7 +160,7 @@ def _linear(args):
             elif args[11] != 0:
                 _store_sums(target, sums, args[11] + 4 * element, live)
             else:
-                _store_columns(target, sums, live)
+                copy_row(target, sums, live)
             element += width
 
 
@@ -169,15 +191,6 @@ def multiply_rows(x, x_stride, panel, sums, rows, depth, ahead):
         else:
             _multiply_add_1x4(a, x_stride, panel, TILE, c, TILE, depth, quarter)
         row += count
-
-
-@njit(error_model="numpy")
-def _store_columns(target, source, live):
-    whole = live - live % LANES
-    for i in range(0, whole, LANES):
-        copy_16(target + 4 * i, source + 4 * i)
-    for i in range(whole, live):
-        store_f32(target + 4 * i, load_f32(source + 4 * i))
 
 
 @njit(error_model="numpy")

@@ -6,6 +6,7 @@ computed beside it, and a bfloat16 counts as the float32 that it stands for: so 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -29,20 +30,17 @@ def make_multiply_add(rows: int, vectors: int, *, prefetches: bool = False) -> A
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         a, a_stride, b, b_stride, c, c_stride, depth = arguments[:7]
-        c_address, a_row = _addresses(builder, a, a_stride, c, c_stride, rows, vectors)
-        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
-        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
-        b_row = vir.offset(builder, b, builder.mul(index, b_stride), 4)
-        b_vectors = [
-            vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, 4 * LANES * v)), vir.V_F32, 4)
-            for v in range(vectors)
-        ]
-        following = _multiplied(builder, a_row, index, b_vectors, sums)
-        if prefetches:
-            vir.prefetch(builder, vir.offset(builder, arguments[7], index, CACHE_LINE))
-        vir.end_loop(builder, index, sums, following)
-        for value, address in zip(sums, c_address, strict=True):
-            vir.store(builder, value, address, 4)
+
+        def row_of_b(index: Any) -> list[Any]:
+            b_row = vir.offset(builder, b, builder.mul(index, b_stride), 4)
+            if prefetches:
+                vir.prefetch(builder, vir.offset(builder, arguments[7], index, CACHE_LINE))
+            return [
+                vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, 4 * LANES * v)), vir.V_F32, 4)
+                for v in range(vectors)
+            ]
+
+        _multiply(builder, a, a_stride, row_of_b, c, c_stride, depth, rows, vectors)
         return _context.get_dummy_value()
 
     @instruction
@@ -67,20 +65,17 @@ def make_multiply_add_bfloat16(rows: int) -> Any:
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         a, a_stride, *b, b_stride, c, c_stride, depth, ahead = arguments
-        c_address, a_row = _addresses(builder, a, a_stride, c, c_stride, rows, len(b))
-        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
-        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
-        b_offset = builder.mul(builder.mul(index, b_stride), ir.Constant(vir.I64, 2))
-        b_vectors = [
-            vir.widen(builder, vir.load(builder, builder.add(address, b_offset), vir.V_I16, 2)) for address in b
-        ]
-        following = _multiplied(builder, a_row, index, b_vectors, sums)
-        line = vir.offset(builder, ahead, index, 2 * CACHE_LINE)
-        vir.prefetch(builder, line, cache=1)
-        vir.prefetch(builder, builder.add(line, ir.Constant(vir.I64, CACHE_LINE)), cache=1)
-        vir.end_loop(builder, index, sums, following)
-        for value, address in zip(sums, c_address, strict=True):
-            vir.store(builder, value, address, 4)
+
+        def row_of_b(index: Any) -> list[Any]:
+            line = vir.offset(builder, ahead, index, 2 * CACHE_LINE)
+            vir.prefetch(builder, line, cache=1)
+            vir.prefetch(builder, builder.add(line, ir.Constant(vir.I64, CACHE_LINE)), cache=1)
+            element = builder.mul(index, b_stride)
+            return [
+                vir.widen(builder, vir.load(builder, vir.offset(builder, at, element, 2), vir.V_I16, 2)) for at in b
+            ]
+
+        _multiply(builder, a, a_stride, row_of_b, c, c_stride, depth, rows, len(b))
         return _context.get_dummy_value()
 
     @instruction
@@ -100,19 +95,14 @@ def make_multiply_add_int8(rows: int) -> Any:
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         a, a_stride, b, c, c_stride, depth = arguments
         vectors = TILE // LANES
-        c_address, a_row = _addresses(builder, a, a_stride, c, c_stride, rows, vectors)
-        start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
-        index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
-        b_row = vir.offset(builder, b, index, TILE)
-        b_vectors = [
-            vir.widen_int8(builder, vir.load(builder, builder.add(b_row, ir.Constant(vir.I64, LANES * v)), vir.V_I8, 1))
-            for v in range(vectors)
-        ]
-        following = _multiplied(builder, a_row, index, b_vectors, sums)
-        vir.prefetch(builder, builder.add(b_row, ir.Constant(vir.I64, LINES_AHEAD * CACHE_LINE)), cache=1)
-        vir.end_loop(builder, index, sums, following)
-        for value, address in zip(sums, c_address, strict=True):
-            vir.store(builder, value, address, 4)
+
+        def row_of_b(index: Any) -> list[Any]:
+            b_row = vir.offset(builder, b, index, TILE)
+            vir.prefetch(builder, builder.add(b_row, ir.Constant(vir.I64, LINES_AHEAD * CACHE_LINE)), cache=1)
+            places = [builder.add(b_row, ir.Constant(vir.I64, LANES * v)) for v in range(vectors)]
+            return [vir.widen_int8(builder, vir.load(builder, place, vir.V_I8, 1)) for place in places]
+
+        _multiply(builder, a, a_stride, row_of_b, c, c_stride, depth, rows, vectors)
         return _context.get_dummy_value()
 
     @instruction
@@ -122,10 +112,18 @@ def make_multiply_add_int8(rows: int) -> Any:
     return multiply_add
 
 
-def _addresses(
-    builder: Any, a: Any, a_stride: Any, c: Any, c_stride: Any, rows: int, vectors: int
-) -> tuple[list[Any], list[Any]]:
-    """Of the vectors of C, row by row, and of the rows of A."""
+def _multiply(
+    builder: Any,
+    a: Any,
+    a_stride: Any,
+    row_of_b: Callable[[Any], list[Any]],
+    c: Any,
+    c_stride: Any,
+    depth: Any,
+    rows: int,
+    vectors: int,
+) -> None:
+    """C += A·B, a row of B after the other; `row_of_b` brings one as float32 vectors."""
     c_address = [
         builder.add(
             vir.offset(builder, c, builder.mul(c_stride, ir.Constant(vir.I64, r)), 4),
@@ -135,21 +133,18 @@ def _addresses(
         for v in range(vectors)
     ]
     a_row = [vir.offset(builder, a, builder.mul(a_stride, ir.Constant(vir.I64, r)), 4) for r in range(rows)]
-    return c_address, a_row
-
-
-def _multiplied(builder: Any, a_row: list[Any], index: Any, b_vectors: list[Any], sums: list[Any]) -> list[Any]:
-    """The sums with one more product each: of the number `index` of each row of A, and of a row of B."""
+    start = [vir.load(builder, address, vir.V_F32, 4) for address in c_address]
+    index, sums = vir.begin_loop(builder, "multiply_add", depth, start)
     following: list[Any] = []
-    vectors = len(b_vectors)
+    b_vectors = row_of_b(index)
     for r, address in enumerate(a_row):
-        scalar = builder.load(
-            vir.pointer(builder, vir.offset(builder, address, index, 4), vir.F32), align=4, typ=vir.F32
-        )
-        factor = vir.broadcast(builder, scalar)
+        place = vir.pointer(builder, vir.offset(builder, address, index, 4), vir.F32)
+        factor = vir.broadcast(builder, builder.load(place, align=4, typ=vir.F32))
         row = sums[r * vectors : (r + 1) * vectors]
         following += [vir.fma(builder, factor, b, so_far) for b, so_far in zip(b_vectors, row, strict=True)]
-    return following
+    vir.end_loop(builder, index, sums, following)
+    for value, address in zip(sums, c_address, strict=True):
+        vir.store(builder, value, address, 4)
 
 
 multiply_add_4x4 = make_multiply_add(4, 4)

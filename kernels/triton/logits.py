@@ -153,10 +153,11 @@ def adjust_logits_kernel(
                 repeated = tl.where(values > 0, tl.div_rn(values, repetition), values * repetition)
                 values = tl.where(entry != 0, repeated, values)
                 values = tl.where(count > 0, values - (frequency * count.to(tl.float32) + presence), values)
-            if mask_of is not None:  # noqa: SIM102 (decided when it is compiled)
-                if mask >= 0:
-                    words = tl.load(mask_words + mask * num_words + token // 32, mask=inside, other=0)
-                    values = tl.where(((words >> (token % 32)) & 1) != 0, values, float("-inf"))
+            if mask_of is not None:
+                # Without a mask of its own a row may have any token: all bits.
+                masked = tl.where(inside, mask, -1) >= 0
+                words = tl.load(mask_words + mask * num_words + token // 32, mask=masked, other=-1)
+                values = tl.where(((words >> (token % 32)) & 1) != 0, values, float("-inf"))
             tl.store(at, values, mask=inside)
 
 
